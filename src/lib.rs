@@ -1,0 +1,17 @@
+//! outrigger: a sidecar for one large Prometheus on Linux.
+//!
+//! The crate is layered; imports go down only, and `tests/tidy.rs` fails when they do not.
+//! `ARCHITECTURE.md` holds the map, the rows of that table and the invariants.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::disallowed_methods,
+        reason = "tests make their own numbers, and measure and set what the product may not"
+    )
+)]
+
+pub mod lifecycle;
+pub mod model;

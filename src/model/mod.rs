@@ -1,0 +1,21 @@
+//! The vocabulary that every layer shares: labels, times, durations, block identity,
+//! the clock, an error's chain.
+//!
+//! Plain values without IO. A type stands here when two modules that may not see each other need
+//! it; everything else belongs to the module that owns the behaviour.
+
+mod block_id;
+mod clock;
+mod duration;
+mod error_chain;
+mod labels;
+mod time;
+mod time_or_duration;
+
+pub use block_id::{BlockId, InvalidBlockId};
+pub use clock::Clock;
+pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
+pub use error_chain::ErrorChain;
+pub use labels::{ExternalLabels, Labels};
+pub use time::{TimeRange, TimestampMs};
+pub use time_or_duration::TimeOrDuration;
