@@ -13,5 +13,6 @@
     )
 )]
 
+pub mod disk;
 pub mod lifecycle;
 pub mod model;

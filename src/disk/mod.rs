@@ -1,0 +1,128 @@
+//! Files and directories: the only place where outrigger touches a file system.
+//!
+//! A [`Dir`] is a held directory; everything below it is reached relative to its descriptor.
+//! A [`DiskEngine`] reads file contents as runs of at most [`RUN_BYTES`] out of one
+//! [`BufferPool`], whose size bounds the memory of all bulk reading. Blocking calls never run on
+//! the network's threads. `disk` knows nothing of TSDB blocks or buckets.
+
+mod buffer;
+mod dir;
+mod engine;
+mod faults;
+mod file;
+mod list;
+mod path;
+mod watch;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use buffer::{BufferPool, PooledBuf, RUN_BYTES};
+pub use dir::{Containment, Dir};
+pub use engine::{DiskEngine, FileRuns, ReadMode};
+pub use faults::Faults;
+pub use file::{DiskFile, FileIdentity, FileStamp};
+pub use list::{Entry, EntryKind};
+pub use watch::DirWatch;
+pub use writer::{AtomicWriter, TempFile};
+
+/// A file-system call that failed: which, on what, why.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} {}", path.display())]
+pub struct DiskError {
+    /// The operation, as a verb: `open`, `read`, `link`.
+    pub op: &'static str,
+    /// What it was done to.
+    pub path: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl DiskError {
+    fn new(op: &'static str, path: &Path, source: io::Error) -> Self {
+        Self {
+            op,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the file or directory does not exist.
+    pub fn is_not_found(&self) -> bool {
+        // ENOTDIR: a parent became a file, so the thing below it does not exist either.
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    }
+
+    /// Whether access was refused.
+    pub fn is_permission_denied(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// Whether a symlink leads out of the directory that was to be kept to.
+    pub fn leads_out(&self) -> bool {
+        self.source
+            .get_ref()
+            .is_some_and(|inner| inner.is::<path::LeadsOut>())
+    }
+
+    /// Whether hard links can't be made here, so that held descriptors must do: another mount,
+    /// too many links, another owner (`fs.protected_hardlinks`), no links at all.
+    pub fn is_link_refused(&self) -> bool {
+        use rustix::io::Errno;
+        matches!(
+            Errno::from_io_error(&self.source),
+            Some(
+                Errno::PERM
+                    | Errno::ACCESS
+                    | Errno::XDEV
+                    | Errno::MLINK
+                    | Errno::ROFS
+                    | Errno::OPNOTSUPP
+                    | Errno::NOSYS
+            )
+        )
+    }
+
+    /// Whether another try may succeed without anyone doing something.
+    pub fn is_retryable(&self) -> bool {
+        use io::ErrorKind::{
+            Interrupted, ResourceBusy, StaleNetworkFileHandle, TimedOut, WouldBlock,
+        };
+        matches!(
+            self.source.kind(),
+            Interrupted | ResourceBusy | StaleNetworkFileHandle | TimedOut | WouldBlock
+        )
+    }
+
+    /// What an operator can do about it, where the kernel's words alone don't say.
+    pub fn remedy(&self) -> Option<&'static str> {
+        use io::ErrorKind as Kind;
+        match self.source.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded => {
+                Some("free space on that file system; the upload is tried again by itself")
+            }
+            Kind::PermissionDenied => {
+                Some("run outrigger with the user or group that Prometheus runs with")
+            }
+            Kind::ReadOnlyFilesystem => Some("mount that directory writable"),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a blocking call off the network's threads. A panic in it continues in the caller.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that is shutting down cancels blocking calls; nobody waits then.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
