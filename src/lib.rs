@@ -16,3 +16,4 @@
 pub mod disk;
 pub mod lifecycle;
 pub mod model;
+pub mod tsdb;
