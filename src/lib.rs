@@ -16,4 +16,6 @@
 pub mod disk;
 pub mod lifecycle;
 pub mod model;
+pub mod net;
+pub mod prometheus;
 pub mod tsdb;

@@ -1,0 +1,371 @@
+//! A small HTTP server: HTTP/1.1 and HTTP/2 without TLS, bounded in connections, header size and
+//! the time a peer may take to send a header.
+//!
+//! It binds at once, so that a taken port fails the start, and serves until the drain: then it
+//! accepts nothing more, lets requests in flight finish within the grace period and closes.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+use super::error::BoxError;
+use crate::lifecycle::{Backoff, Drain};
+
+/// Connections served at once; more wait in the kernel's queue. Scrapers and probes need a few.
+pub const CONNECTIONS_MAX: usize = 512;
+/// The longest request header that is read.
+pub const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// How long a peer may take for a request's header, counted from the connection or from the
+/// previous response: ends slow-header attacks and idle connections alike. Above the usual scrape
+/// intervals, so that scrapers keep their connection.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// The kernel's queue of connections not accepted yet.
+const BACKLOG: i32 = 1024;
+/// HTTP/2 peers that are gone without a word are found by a ping after this silence.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
+/// Requests of one HTTP/2 connection at once.
+const HTTP2_STREAMS_MAX: u32 = 64;
+/// Delays after a failed accept, as Go's server: from 5 ms to 1 s.
+const ACCEPT_DELAY_MIN: Duration = Duration::from_millis(5);
+const ACCEPT_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// A bound, not yet serving server.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+/// Why the server can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is not `host:port`.
+    #[error("listen address `{address}` is not host:port")]
+    Address {
+        /// As given.
+        address: String,
+    },
+    /// The host can't be resolved.
+    #[error("resolving listen address {address}")]
+    Resolve {
+        /// As given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refuses the address.
+    #[error("listening on {address}")]
+    Bind {
+        /// As given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+// === impl HttpServer ===
+
+impl HttpServer {
+    /// Binds `host:port`. An empty host, `0.0.0.0` and `[::]` all mean every address of both
+    /// families, as they do in the reference; a name means its first address, IPv4 preferred.
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the address is malformed, unknown or taken.
+    pub async fn bind(address: &str) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Bind {
+            address: address.to_owned(),
+            source,
+        };
+        let (host, port) = host_and_port(address)?;
+        let listener = match host {
+            Some(host) => {
+                let ip = resolve(host, address).await?;
+                listen(SocketAddr::new(ip, port))
+            }
+            None => listen_on_all(port),
+        };
+        let listener = listener.and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        let listener = listener.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            local_addr,
+        })
+    }
+
+    /// Where the server listens, with the port that the kernel chose for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Answers requests with `handler` until `drain`; then finishes those in flight within
+    /// `grace` (zero: closes at once). A handler's future is dropped when its peer goes away.
+    pub async fn serve<H, F, B>(self, handler: H, drain: Drain, grace: Duration)
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut connections = JoinSet::new();
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let accepting = async {
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
+                let stream = accept(&self.listener).await;
+                let serving = serve_connection(stream, handler.clone(), drain.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        drain.unless_started(accepting).await;
+        drop(self.listener);
+        if !grace.is_zero()
+            && tokio::time::timeout(grace, all(&mut connections))
+                .await
+                .is_err()
+        {
+            tracing::warn!(
+                ?grace,
+                connections = connections.len(),
+                "requests not finished within the grace period, closing"
+            );
+        }
+        connections.shutdown().await;
+    }
+}
+
+async fn all(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
+/// `None` for a host that means every address.
+fn host_and_port(address: &str) -> Result<(Option<&str>, u16), ServerError> {
+    let malformed = || ServerError::Address {
+        address: address.to_owned(),
+    };
+    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
+    let port = port.parse().map_err(|_| malformed())?;
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.strip_suffix(']').ok_or_else(malformed)?,
+        None if host.contains(':') => return Err(malformed()),
+        None => host,
+    };
+    let unspecified = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+    Ok(((!host.is_empty() && !unspecified).then_some(host), port))
+}
+
+async fn resolve(host: &str, address: &str) -> Result<IpAddr, ServerError> {
+    let failed = |source| ServerError::Resolve {
+        address: address.to_owned(),
+        source,
+    };
+    let found = tokio::net::lookup_host((host, 0)).await.map_err(failed)?;
+    let ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let ipv4 = ips.iter().find(|ip| ip.is_ipv4());
+    ipv4.or(ips.first())
+        .copied()
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+}
+
+fn listen_on_all(port: u16) -> io::Result<std::net::TcpListener> {
+    match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+        // Hosts without IPv6.
+        Err(error)
+            if [
+                rustix::io::Errno::AFNOSUPPORT,
+                rustix::io::Errno::ADDRNOTAVAIL,
+            ]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        }
+        outcome => outcome,
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        let only_ipv6 = !address.ip().is_unspecified();
+        sockopt::set_ipv6_v6only(&socket, only_ipv6)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+// === Accepting ===
+
+/// What gives connections; a trait so that tests can let it fail.
+trait Accept {
+    async fn next(&self) -> io::Result<TcpStream>;
+}
+
+impl Accept for TcpListener {
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// The next connection. Failures (out of descriptors, a peer that went away in the queue) pass;
+/// giving up would leave a process without probes.
+async fn accept(listener: &impl Accept) -> TcpStream {
+    let mut backoff = Backoff::new(ACCEPT_DELAY_MIN, ACCEPT_DELAY_MAX, 0);
+    loop {
+        match listener.next().await {
+            Ok(stream) => return stream,
+            Err(error) => {
+                let delay = backoff.next_delay();
+                tracing::warn!(err = %error, retry_in = ?delay, "accepting a connection failed");
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+// === Connections ===
+
+async fn serve_connection<H, F, B>(stream: TcpStream, handler: H, drain: Drain)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(err = %error, "connection closed before it was served");
+        return;
+    }
+    let requested = Arc::new(AtomicBool::new(false));
+    let io = FirstRequestTimer {
+        io: TokioIo::new(stream),
+        deadline: Box::pin(tokio::time::sleep(HEADER_READ_TIMEOUT)),
+        requested: Arc::clone(&requested),
+    };
+    let service = service_fn(move |request| {
+        requested.store(true, Ordering::Relaxed);
+        let answering = handler(request);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    let builder = builder();
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let outcome = match drain.unless_started(connection.as_mut()).await {
+        Some(outcome) => outcome,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(err = %error, "connection ended early");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .keep_alive_interval(HTTP2_PING_INTERVAL);
+    builder
+}
+
+/// Ends a connection on which no request has arrived in time. Hyper's own timer only runs once
+/// it knows whether the peer speaks HTTP/1, which a silent peer never tells.
+struct FirstRequestTimer {
+    io: TokioIo<TcpStream>,
+    deadline: Pin<Box<Sleep>>,
+    requested: Arc<AtomicBool>,
+}
+
+impl Read for FirstRequestTimer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if polled.is_pending()
+            && !self.requested.load(Ordering::Relaxed)
+            && self.deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+}
+
+impl Write for FirstRequestTimer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The server against slow, many and late clients.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::lifecycle::DrainTrigger;
+
+struct Running {
+    addr: SocketAddr,
+    trigger: DrainTrigger,
+    task: tokio::task::JoinHandle<()>,
+    /// One message per request that reached the handler.
+    arrived: mpsc::UnboundedReceiver<String>,
+}
+
+/// Answers `/slow` after ten seconds, everything else at once.
+async fn start(grace: Duration) -> Running {
+    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let addr = server.local_addr();
+    let (trigger, drain) = Drain::new();
+    let (sender, arrived) = mpsc::unbounded_channel();
+    let handler = move |request: Request<Incoming>| {
+        let path = request.uri().path().to_owned();
+        sender.send(path.clone()).unwrap();
+        async move {
+            if path == "/slow" {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+            Response::new(Full::new(Bytes::from(format!("answer to {path}"))))
+        }
+    };
+    let task = tokio::spawn(server.serve(handler, drain, grace));
+    Running {
+        addr,
+        trigger,
+        task,
+        arrived,
+    }
+}
+
+async fn connect(addr: SocketAddr) -> TcpStream {
+    TcpStream::connect(addr).await.unwrap()
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        let mut buf = [0; 1024];
+        match stream.read(&mut buf).await {
+            Ok(n) if n > 0 => text.push_str(&String::from_utf8_lossy(&buf[..n])),
+            _ => return text,
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn answers_http1_and_http2_with_prior_knowledge() {
+    let running = start(Duration::ZERO).await;
+    let mut stream = connect(running.addr).await;
+    for path in ["/a", "/b"] {
+        ask(&mut stream, path).await;
+        let text = read_until(&mut stream, &format!("answer to {path}")).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    }
+    let io = TokioIo::new(connect(running.addr).await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    let driving = tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/h2", running.addr))
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    driving.abort();
+    running.trigger.start();
+    running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn addresses_are_taken_as_go_takes_them() {
+    for (address, expected) in [
+        (":10902", (None, 10902)),
+        ("0.0.0.0:1", (None, 1)),
+        ("[::]:1", (None, 1)),
+        ("localhost:1", (Some("localhost"), 1)),
+        ("127.0.0.1:0", (Some("127.0.0.1"), 0)),
+        ("[::1]:8", (Some("::1"), 8)),
+    ] {
+        assert_eq!(host_and_port(address).unwrap(), expected, "{address}");
+    }
+    for bad in [
+        "",
+        "10902",
+        "localhost",
+        "::1:8",
+        "[::1:8",
+        "a:b",
+        "a:70000",
+        "a:-1",
+    ] {
+        assert!(
+            matches!(host_and_port(bad), Err(ServerError::Address { address }) if address == bad),
+            "{bad}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wildcard_listens_on_both_families_and_a_taken_port_is_named() {
+    for address in [":0", "0.0.0.0:0", "[::]:0"] {
+        let server = HttpServer::bind(address).await.unwrap();
+        let port = server.local_addr().port();
+        connect((Ipv4Addr::LOCALHOST, port).into()).await;
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            connect((Ipv6Addr::LOCALHOST, port).into()).await;
+        }
+        let taken = format!("127.0.0.1:{port}");
+        let error = HttpServer::bind(&taken).await.unwrap_err();
+        assert!(error.to_string().contains(&taken), "{error}");
+    }
+    let named = HttpServer::bind("localhost:0").await.unwrap();
+    assert!(named.local_addr().ip().is_loopback());
+    let error = HttpServer::bind("no-such-host.invalid:1")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ServerError::Resolve { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished_within_grace() {
+    tokio::time::pause();
+    let mut running = start(Duration::from_secs(60)).await;
+    let mut busy = connect(running.addr).await;
+    ask(&mut busy, "/slow").await;
+    assert_eq!(running.arrived.recv().await.unwrap(), "/slow");
+    running.trigger.start();
+    let text = read_until(&mut busy, "answer to /slow").await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    running.task.await.unwrap();
+    assert!(
+        TcpStream::connect(running.addr).await.is_err(),
+        "no longer listening"
+    );
+}
+
+#[tokio::test]
+async fn past_grace_and_with_zero_grace_connections_are_closed() {
+    tokio::time::pause();
+    for grace in [Duration::ZERO, Duration::from_secs(3)] {
+        let mut running = start(grace).await;
+        let mut busy = connect(running.addr).await;
+        ask(&mut busy, "/slow").await;
+        running.arrived.recv().await.unwrap();
+        let started = tokio::time::Instant::now();
+        running.trigger.start();
+        running.task.await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), grace.as_secs());
+        assert_eq!(
+            read_until(&mut busy, "\0").await,
+            "",
+            "closed without answer"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_no_header_is_closed_in_time() {
+    tokio::time::pause();
+    let running = start(Duration::ZERO).await;
+    for start_of_header in ["", "P", "GET / HT", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = connect(running.addr).await;
+        stream.write_all(start_of_header.as_bytes()).await.unwrap();
+        let started = tokio::time::Instant::now();
+        read_until(&mut stream, "\0").await;
+        let waited = started.elapsed();
+        let slack = Duration::from_secs(1);
+        assert!(
+            waited >= HEADER_READ_TIMEOUT - slack && waited <= HEADER_READ_TIMEOUT + slack,
+            "{start_of_header:?}: {waited:?}"
+        );
+    }
+    // A handler may take longer than a header.
+    let mut stream = connect(running.addr).await;
+    ask(&mut stream, "/slow").await;
+    let text = read_until(&mut stream, "answer to /slow").await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_header_past_the_limit_is_refused() {
+    let running = start(Duration::ZERO).await;
+    let mut stream = connect(running.addr).await;
+    let filler = "x".repeat(HEADER_BYTES_MAX as usize);
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {filler}\r\n\r\n");
+    // The server may close before it has taken everything.
+    stream.write_all(request.as_bytes()).await.ok();
+    let text = read_until(&mut stream, "\0").await;
+    assert!(
+        text.is_empty() || text.starts_with("HTTP/1.1 431 "),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn connections_past_the_limit_wait_until_one_closes() {
+    let mut running = start(Duration::ZERO).await;
+    let mut held = VecDeque::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = connect(running.addr).await;
+        ask(&mut stream, "/held").await;
+        assert_eq!(running.arrived.recv().await.unwrap(), "/held");
+        held.push_back(stream);
+    }
+    let mut waiting = connect(running.addr).await;
+    ask(&mut waiting, "/waiting").await;
+    let early = tokio::time::timeout(Duration::from_millis(200), running.arrived.recv()).await;
+    assert!(early.is_err(), "{early:?} came past the limit");
+    held.pop_front();
+    assert_eq!(running.arrived.recv().await.unwrap(), "/waiting");
+}
+
+struct Failing {
+    listener: TcpListener,
+    failures: Mutex<u32>,
+}
+
+impl Accept for Failing {
+    async fn next(&self) -> io::Result<TcpStream> {
+        {
+            let mut failures = self.failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                return Err(rustix::io::Errno::MFILE.into());
+            }
+        }
+        self.listener.next().await
+    }
+}
+
+#[tokio::test]
+async fn accept_errors_are_waited_out() {
+    tokio::time::pause();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let failing = Failing {
+        listener,
+        failures: Mutex::new(20),
+    };
+    let started = tokio::time::Instant::now();
+    let (_stream, _peer) = tokio::join!(accept(&failing), connect(addr));
+    let waited = started.elapsed();
+    assert!(
+        waited > Duration::from_secs(5) && waited <= Duration::from_secs(20),
+        "backs off up to one second each: {waited:?}"
+    );
+}

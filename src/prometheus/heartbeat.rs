@@ -1,0 +1,346 @@
+//! Follows Prometheus: waits until its flags, version and labels are known, then looks again at
+//! every interval (contract `prometheus.md` §4).
+//!
+//! ```text
+//! flags ──► version ──► labels ──► beating ─┐
+//!   │ each retried for ever     ▲           │ success: up, ready
+//!   └─ skipped without uploads  └───────────┘ failure: down, not ready, what is known is kept
+//! ```
+//! Deviations: a Prometheus that replays its write-ahead log is told as that, not as an error; the
+//! lowest timestamp is a side matter whose failure makes nothing unready.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::client::Client;
+use super::error::PeerError;
+use super::flags::{FlagError, FlagExpectations, validate_flags};
+use super::metrics::PeerMetrics;
+use super::state::{PeerState, PeerWatch};
+use crate::lifecycle::{Drain, Probe};
+use crate::model::{Clock, ErrorChain, ExternalLabels, TimeOrDuration, TimestampMs};
+
+/// Between attempts to fetch the flags.
+const FLAGS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How the heartbeat beats.
+#[derive(Clone, Debug)]
+pub struct HeartbeatConfig {
+    /// `--prometheus.get_config_interval`.
+    pub interval: Duration,
+    /// `--prometheus.get_config_timeout`, for all calls of one iteration together.
+    pub timeout: Duration,
+    /// `--min-time`.
+    pub min_time: TimeOrDuration,
+    /// What `min_time` is relative to.
+    pub clock: Clock,
+    /// What the flags must agree with; `None` where nothing is uploaded.
+    pub uploads: Option<FlagExpectations>,
+}
+
+/// Why the process must end.
+#[derive(Debug, thiserror::Error)]
+pub enum HeartbeatError {
+    /// Prometheus has no external labels, so its blocks could not be told from others'.
+    #[error(
+        "no external labels configured on Prometheus server, uniquely identifying external labels \
+         must be configured; see https://thanos.io/tip/thanos/storage.md/#external-labels"
+    )]
+    NoExternalLabels,
+}
+
+/// The task that follows one Prometheus.
+#[derive(Debug)]
+pub struct Heartbeat {
+    config: HeartbeatConfig,
+    client: Client,
+    probe: Probe,
+    metrics: PeerMetrics,
+    state: watch::Sender<PeerState>,
+    labels: watch::Sender<ExternalLabels>,
+}
+
+/// Why one iteration of the start failed.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Flags(#[from] FlagError),
+}
+
+// === impl Heartbeat ===
+
+impl Heartbeat {
+    /// A heartbeat that has not begun, and where its findings will be seen.
+    pub fn new(
+        config: HeartbeatConfig,
+        client: Client,
+        probe: Probe,
+        metrics: PeerMetrics,
+    ) -> (Self, PeerWatch) {
+        let initial = PeerState {
+            flags_accepted: config.uploads.is_none(),
+            ..PeerState::unknown(config.min_time.at(&config.clock))
+        };
+        let (state, state_seen) = watch::channel(initial);
+        let (labels, labels_seen) = watch::channel(ExternalLabels::default());
+        let heartbeat = Self {
+            config,
+            client,
+            probe,
+            metrics,
+            state,
+            labels,
+        };
+        let watch = PeerWatch {
+            state: state_seen,
+            labels: labels_seen,
+        };
+        (heartbeat, watch)
+    }
+
+    /// Beats until `drain`.
+    ///
+    /// # Errors
+    /// Where Prometheus has no external labels when they are first loaded. An unreachable or
+    /// misconfigured Prometheus is waited for.
+    pub async fn run(self, drain: Drain) -> Result<(), HeartbeatError> {
+        let outcome = drain.unless_started(self.beat()).await;
+        self.probe.not_ready(&"shutting down");
+        match outcome {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(never)) => match never {},
+        }
+    }
+
+    async fn beat(&self) -> Result<Infallible, HeartbeatError> {
+        if self.config.uploads.is_some() {
+            self.retry("validating Prometheus' flags", || self.check_flags())
+                .await;
+            self.state.send_modify(|state| state.flags_accepted = true);
+        }
+        let version = self
+            .retry("fetching Prometheus' version", || self.build_version())
+            .await;
+        tracing::info!(version, "connected to Prometheus");
+        self.state
+            .send_modify(|state| state.build_version = version);
+        let labels = self
+            .retry("fetching Prometheus' external labels", || {
+                self.load_labels()
+            })
+            .await;
+        if labels.is_empty() {
+            return Err(HeartbeatError::NoExternalLabels);
+        }
+        tracing::info!(external_labels = %labels.0, "loaded external labels from Prometheus");
+        let mut ticks = self.ticks();
+        let mut loaded = Instant::now();
+        self.publish(labels);
+        loop {
+            self.load_lowest(loaded).await;
+            ticks.tick().await;
+            loaded = Instant::now();
+            match self.load_labels().await {
+                Ok(labels) => self.publish(labels),
+                Err(error) => self.failed("heartbeat", &error).await,
+            }
+        }
+    }
+
+    /// Tries at once and then at every interval, until it succeeds.
+    async fn retry<T, F>(&self, what: &'static str, attempt: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StartError>>,
+    {
+        let mut ticks = self.ticks();
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(error) => self.failed(what, &error).await,
+            }
+            ticks.tick().await;
+        }
+    }
+
+    /// The first tick is one interval from now; ticks missed by a slow iteration are dropped.
+    fn ticks(&self) -> tokio::time::Interval {
+        let interval = self.config.interval.max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        ticks
+    }
+
+    /// Fetches the flags, again and again until Prometheus answers, and judges them. What keeps it
+    /// from answering is told at once, and then once an interval.
+    async fn check_flags(&self) -> Result<(), StartError> {
+        let Some(expected) = &self.config.uploads else {
+            return Ok(());
+        };
+        let mut told_at: Option<Instant> = None;
+        let flags = loop {
+            let deadline = Instant::now() + self.config.timeout;
+            let error = match self.within(deadline, self.client.flags()).await {
+                Ok(flags) => break flags,
+                Err(error) => error,
+            };
+            if told_at.is_none_or(|at| at.elapsed() >= self.config.interval) {
+                told_at = Some(Instant::now());
+                self.failed("fetching Prometheus' flags", &error.into())
+                    .await;
+            } else {
+                self.note_replay(error.is_replaying());
+            }
+            tokio::time::sleep(FLAGS_RETRY_INTERVAL).await;
+        };
+        let Some(flags) = flags else {
+            tracing::warn!("Prometheus does not tell its flags, they are taken for fit");
+            return Ok(());
+        };
+        for warning in validate_flags(&flags, expected, resolved)? {
+            tracing::warn!(%warning, "unusual flags of Prometheus");
+        }
+        Ok(())
+    }
+
+    async fn build_version(&self) -> Result<String, StartError> {
+        let deadline = Instant::now() + self.config.timeout;
+        let version = self.within(deadline, self.client.build_version()).await?;
+        Ok(version)
+    }
+
+    async fn load_labels(&self) -> Result<ExternalLabels, StartError> {
+        let deadline = Instant::now() + self.config.timeout;
+        let labels = self.within(deadline, self.client.external_labels()).await?;
+        Ok(labels)
+    }
+
+    /// Loads the oldest sample's time in what is left of an iteration that began at `started`.
+    async fn load_lowest(&self, started: Instant) {
+        if !self.state.borrow().up {
+            return;
+        }
+        let deadline = started + self.config.timeout;
+        let lowest = match self.within(deadline, self.client.lowest_timestamp()).await {
+            Ok(lowest) => Some(lowest.unwrap_or(TimestampMs(i64::MIN))),
+            Err(error) => {
+                tracing::warn!(
+                    err = %ErrorChain(&error),
+                    "fetching Prometheus' lowest timestamp failed, keeping the one before"
+                );
+                self.state.borrow().lowest
+            }
+        };
+        let min_time = self.config.min_time.at(&self.config.clock);
+        let mint = lowest.map_or(min_time, |lowest| lowest.max(min_time));
+        self.state.send_if_modified(|state| {
+            let changes = (state.mint, state.lowest) != (mint, lowest);
+            (state.mint, state.lowest) = (mint, lowest);
+            changes
+        });
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        call: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, PeerError> {
+        match tokio::time::timeout_at(deadline, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(PeerError::TimedOut {
+                after: self.config.timeout,
+            }),
+        }
+    }
+
+    /// A heartbeat succeeded with these labels.
+    fn publish(&self, labels: ExternalLabels) {
+        self.metrics.up.set(1);
+        self.probe.ready();
+        let (known, loaded) = {
+            let state = self.state.borrow();
+            (state.labels.clone(), state.loaded)
+        };
+        let change = known != labels;
+        if change && loaded {
+            if labels.is_empty() {
+                tracing::warn!(
+                    before = %known.0,
+                    "Prometheus has no external labels any more; blocks are not shipped without"
+                );
+            } else {
+                tracing::info!(
+                    before = %known.0, external_labels = %labels.0,
+                    "external labels of Prometheus changed"
+                );
+            }
+        }
+        self.state.send_if_modified(|state| {
+            let news = change || !state.up || !state.loaded || state.replaying;
+            (state.up, state.loaded, state.replaying) = (true, true, false);
+            state.labels.clone_from(&labels);
+            news
+        });
+        if change {
+            self.labels.send_replace(labels);
+        }
+    }
+
+    /// An iteration failed. A replay is not an error: its progress is told instead.
+    async fn failed(&self, what: &'static str, error: &StartError) {
+        let replaying = matches!(error, StartError::Peer(peer) if peer.is_replaying());
+        self.metrics.up.set(0);
+        self.note_replay(replaying);
+        if !replaying {
+            self.probe.not_ready(&ErrorChain(error));
+            tracing::warn!(
+                step = what, err = %ErrorChain(error),
+                "asking Prometheus failed, trying again"
+            );
+            return;
+        }
+        self.probe
+            .not_ready(&"Prometheus replays its write-ahead log");
+        let deadline = Instant::now() + self.config.timeout;
+        match self.within(deadline, self.client.wal_replay()).await {
+            Ok(replay) => tracing::info!(
+                segment = replay.current,
+                first = replay.min,
+                last = replay.max,
+                "Prometheus is starting, it replays its write-ahead log"
+            ),
+            Err(cause) => tracing::info!(
+                err = %ErrorChain(&cause),
+                "Prometheus is starting, its progress is not known"
+            ),
+        }
+    }
+
+    fn note_replay(&self, replaying: bool) {
+        self.state.send_if_modified(|state| {
+            let news = state.up || state.replaying != replaying;
+            (state.up, state.replaying) = (false, replaying);
+            news
+        });
+    }
+}
+
+/// The file that a path leads to. The ledger itself may not exist yet, its directory does.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(found) = path.canonicalize() {
+        return found;
+    }
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
