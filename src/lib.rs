@@ -17,5 +17,6 @@ pub mod disk;
 pub mod lifecycle;
 pub mod model;
 pub mod net;
+pub mod objstore;
 pub mod prometheus;
 pub mod tsdb;

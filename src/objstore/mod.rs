@@ -1,0 +1,33 @@
+//! Object storage: the [`Bucket`] trait, its providers, and decorators around them.
+//!
+//! The configuration document and the semantics of each operation are those of the reference
+//! (contract `objstore.md`). Decorators add what every provider needs: [`Instrumented`],
+//! [`Prefixed`], [`Retrying`], in the order `Instrumented(Prefixed(Retrying(provider)))`.
+
+mod bucket;
+mod config;
+mod error;
+mod filesystem;
+#[cfg(any(test, feature = "testing"))]
+mod flaky;
+mod instrument;
+mod key;
+mod prefix;
+mod retry;
+
+#[cfg(test)]
+mod conformance;
+
+pub use bucket::{
+    Attributes, Bucket, ByteRuns, ListEntry, Listing, MemorySource, ObjectReader, SourceError,
+    UploadSource,
+};
+pub use config::{BucketConfig, ConfigError, Provider, build};
+pub use error::{BucketError, ErrorKind};
+pub use filesystem::FilesystemBucket;
+#[cfg(any(test, feature = "testing"))]
+pub use flaky::{Flaky, Operation, Outcome};
+pub use instrument::{BucketMetrics, Instrumented};
+pub use key::{InvalidKey, ObjectKey};
+pub use prefix::Prefixed;
+pub use retry::Retrying;
