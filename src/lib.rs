@@ -19,4 +19,5 @@ pub mod model;
 pub mod net;
 pub mod objstore;
 pub mod prometheus;
+pub mod shipper;
 pub mod tsdb;

@@ -1,0 +1,34 @@
+//! Ships blocks: find, decide, stage, verify and upload, confirm, publish, record.
+//!
+//! The rule above all others: `meta.json` of a block goes into the bucket last, and only when
+//! every byte before it has been proven valid and is confirmed to be there. A crash at any point
+//! leaves a state from which the same steps lead to the same bucket. The shipper does not know
+//! Prometheus: external labels arrive as a `watch::Receiver`.
+
+mod decide;
+mod error;
+mod metrics;
+mod overlap;
+mod record;
+mod refs;
+mod scan;
+#[expect(
+    clippy::module_inception,
+    reason = "the module's main type has a file of its own"
+)]
+mod shipper;
+mod source;
+mod spill;
+mod stage;
+mod sync;
+mod upload;
+mod verdict;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::Policy;
+pub use metrics::ShipperMetrics;
+pub use shipper::{Dependencies, Shipper, ShipperConfig, ShipperError};
+pub use source::HashFunc;

@@ -1,0 +1,6 @@
+//! The shipper against real directories: scenes, cases by name, and a random-operation model.
+
+mod found;
+mod model;
+mod scenarios;
+mod scene;
