@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod api;
 pub mod disk;
 pub mod lifecycle;
 pub mod model;

@@ -1,0 +1,110 @@
+//! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`).
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use prometheus_client::registry::Registry;
+
+use super::metrics::{Exposition, Format, accepts_gzip, compressed, render};
+use crate::lifecycle::Probe;
+
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// What answers requests; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    probe: Probe,
+    registry: Arc<Registry>,
+}
+
+// === impl Endpoints ===
+
+impl Endpoints {
+    /// Endpoints for this probe and these metrics.
+    pub fn new(probe: Probe, registry: Arc<Registry>) -> Self {
+        Self { probe, registry }
+    }
+
+    /// The handler for `net::http::HttpServer`.
+    pub fn handler<B>(
+        self,
+    ) -> impl Fn(Request<B>) -> Ready<Response<Full<Bytes>>> + Clone + Send + 'static {
+        move |request| ready(self.answer(request.method(), request.uri().path(), request.headers()))
+    }
+
+    /// The answer to one request. The body of an answer to HEAD is left out by the server.
+    pub fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
+        if !matches!(path, "/-/healthy" | "/-/ready" | "/metrics") {
+            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refused.headers_mut().insert(ALLOW, allowed);
+            return refused;
+        }
+        match path {
+            "/-/healthy" => probed(self.probe.is_healthy()),
+            "/-/ready" => probed(self.probe.is_ready()),
+            _ => self.metrics(headers),
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let header = |name| {
+            let values = headers.get_all(name).iter();
+            let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+            values.join(",")
+        };
+        let format = Format::negotiated(&header(ACCEPT));
+        let rendered = render(&self.registry, format).and_then(|exposition| {
+            let Exposition { text, content_type } = exposition;
+            match accepts_gzip(&header(ACCEPT_ENCODING)) {
+                true => Ok((compressed(&text)?, content_type, true)),
+                false => Ok((Bytes::from(text), content_type, false)),
+            }
+        });
+        match rendered {
+            Ok((body, content_type, gzip)) => {
+                let mut response = Response::new(Full::new(body));
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+                if gzip {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                }
+                response
+            }
+            Err(error) => {
+                tracing::error!(err = %error, "exposing metrics failed");
+                text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n"))
+            }
+        }
+    }
+}
+
+fn probed(good: bool) -> Response<Full<Bytes>> {
+    match good {
+        true => text(StatusCode::OK, "OK"),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, "NOT OK\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(PLAIN_TEXT);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! What the process shows of itself: thin adapters from requests to what the other modules know.
+
+mod http;
+mod metrics;
+mod process;
+
+pub use http::Endpoints;
+pub use metrics::{Exposition, ExpositionError, Format, render};
+pub use process::{BuildInfo, ProcessCollector};
