@@ -14,6 +14,7 @@
 )]
 
 pub mod api;
+pub mod app;
 pub mod disk;
 pub mod lifecycle;
 pub mod model;

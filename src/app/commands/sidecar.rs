@@ -1,0 +1,391 @@
+//! `outrigger sidecar`: builds the parts and runs them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::CommandError;
+use crate::api::{BuildInfo, Endpoints, ProcessCollector};
+use crate::app::Environment;
+use crate::app::cli::{self, GlobalArgs, ShipperArgs, SidecarArgs};
+use crate::app::config::Documents;
+use crate::app::version;
+use crate::disk::{BufferPool, DiskEngine, Faults};
+use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
+use crate::model::Clock;
+use crate::net::http::HttpServer;
+use crate::objstore::{self, BucketConfig};
+use crate::prometheus::{
+    BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
+    PeerWatch, await_labels,
+};
+use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
+
+/// Threads for the network: what two can't carry would take Prometheus' cores.
+const WORKERS_MAX: usize = 2;
+
+/// Threads for file operations, which block.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Buffers of 1 MiB for everything bulk.
+const BUFFERS: usize = 40;
+
+/// Segments of a block sent at a time: each holds two buffers, and more make no disk faster.
+const UPLOAD_CONCURRENCY_MAX: usize = 16;
+
+const _: () = assert!(2 * UPLOAD_CONCURRENCY_MAX <= BUFFERS);
+
+/// How often a data directory that is not there is looked for.
+const DATA_DIR_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Runs until a signal or the first part's end.
+///
+/// # Errors
+/// Where a part can't be built, or one ends with an error.
+pub fn run(
+    global: &GlobalArgs,
+    sidecar: &SidecarArgs,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    raise_open_files_limit();
+    let prepared = prepare(global, sidecar, environment);
+    let (runtime, parts) = prepared.map_err(|source| CommandError::Prepare {
+        command: "sidecar",
+        source,
+    })?;
+    let ended = runtime.block_on(parts.run());
+    // File operations that outlived the deadline must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended.map_err(|source| CommandError::Run {
+        command: "sidecar",
+        source,
+    })
+}
+
+/// Everything that was built and not started yet.
+struct Parts {
+    signals: Signals,
+    http: HttpServer,
+    endpoints: Endpoints,
+    probe: Probe,
+    heartbeat: Heartbeat,
+    peer: PeerWatch,
+    shipper: Option<(ShipperConfig, Dependencies)>,
+    ready_timeout: Duration,
+    grace: Duration,
+}
+
+fn prepare(
+    global: &GlobalArgs,
+    sidecar: &SidecarArgs,
+    environment: &Environment,
+) -> anyhow::Result<(tokio::runtime::Runtime, Parts)> {
+    let documents = Documents::load(global, sidecar, &*environment.variable)?;
+    let current_dir = current_dir()?;
+    let bucket_config = bucket_config(&documents.objstore, &current_dir)?;
+    let client = client(sidecar, &documents.prometheus_http_client)?;
+    let runtime = runtime()?;
+    let parts = runtime.block_on(async {
+        build(
+            sidecar,
+            &environment.clock,
+            current_dir,
+            bucket_config,
+            client,
+        )
+        .await
+    });
+    Ok((runtime, parts?))
+}
+
+async fn build(
+    sidecar: &SidecarArgs,
+    clock: &Clock,
+    current_dir: PathBuf,
+    bucket_config: Option<BucketConfig>,
+    client: Client,
+) -> anyhow::Result<Parts> {
+    let signals = Signals::catch().context("catch signals")?;
+    let http = HttpServer::bind(&sidecar.http.address).await?;
+    let mut registry = Registry::default();
+    build_info().register(&mut registry);
+    ProcessCollector.register(&mut registry);
+    let probe = Probe::new(ProbeMetrics::register(&mut registry));
+    let peer_metrics = PeerMetrics::register(&mut registry);
+    let heartbeat_config = HeartbeatConfig {
+        interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
+        timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
+        min_time: sidecar.tsdb.min_time,
+        clock: clock.clone(),
+        uploads: bucket_config
+            .is_some()
+            .then(|| expectations(sidecar, current_dir)),
+    };
+    let (heartbeat, peer) = Heartbeat::new(heartbeat_config, client, probe.clone(), peer_metrics);
+    let shipper = match bucket_config {
+        Some(config) => Some(shipper(sidecar, clock, &config, &peer, &mut registry)?),
+        None => {
+            tracing::info!("no supported bucket was configured, uploads will be disabled");
+            None
+        }
+    };
+    Ok(Parts {
+        signals,
+        endpoints: Endpoints::new(probe.clone(), Arc::new(registry)),
+        http,
+        probe,
+        heartbeat,
+        peer,
+        shipper,
+        ready_timeout: sidecar.prometheus.ready_timeout.to_std_or_zero(),
+        grace: sidecar.http.grace_period.to_std(),
+    })
+}
+
+fn shipper(
+    sidecar: &SidecarArgs,
+    clock: &Clock,
+    config: &BucketConfig,
+    peer: &PeerWatch,
+    registry: &mut Registry,
+) -> anyhow::Result<(ShipperConfig, Dependencies)> {
+    let ShipperArgs {
+        hash_func,
+        upload_concurrency,
+        meta_file_name,
+        ..
+    } = &sidecar.shipper;
+    let jitter_seed = u64::try_from(clock.now_ns()).unwrap_or_default();
+    let dependencies = Dependencies {
+        bucket: objstore::build(config, registry, clock.clone(), jitter_seed)?,
+        engine: DiskEngine::new(BufferPool::new(BUFFERS)),
+        labels: peer.labels.clone(),
+        clock: clock.clone(),
+        metrics: ShipperMetrics::register(registry),
+        faults: Faults::default(),
+    };
+    let config = ShipperConfig {
+        data_dir: sidecar.tsdb.path.clone(),
+        ledger_name: meta_file_name.clone(),
+        policy: Policy {
+            upload_compacted: sidecar.shipper.upload_compacted,
+            allow_out_of_order: sidecar.shipper.allow_out_of_order_uploads,
+            skip_corrupted: sidecar.shipper.skip_corrupted_blocks,
+        },
+        hash_func: match hash_func {
+            cli::HashFunc::None => HashFunc::None,
+            cli::HashFunc::Sha256 => HashFunc::Sha256,
+        },
+        upload_concurrency: concurrency(*upload_concurrency),
+    };
+    Ok((config, dependencies))
+}
+
+/// Zero and below mean one at a time, as in the reference.
+fn concurrency(asked: i64) -> usize {
+    let asked = usize::try_from(asked).unwrap_or_default().max(1);
+    if asked > UPLOAD_CONCURRENCY_MAX {
+        tracing::warn!(
+            flag = "shipper.upload-concurrency",
+            asked,
+            used = UPLOAD_CONCURRENCY_MAX,
+            "more at a time would only cost memory"
+        );
+    }
+    asked.min(UPLOAD_CONCURRENCY_MAX)
+}
+
+fn bucket_config(
+    yaml: &str,
+    current_dir: &std::path::Path,
+) -> anyhow::Result<Option<BucketConfig>> {
+    if yaml.is_empty() {
+        return Ok(None);
+    }
+    let config = BucketConfig::parse(yaml, current_dir)?;
+    for warning in &config.warnings {
+        tracing::warn!(flag = "objstore.config", "{warning}");
+    }
+    Ok(Some(config))
+}
+
+fn client(sidecar: &SidecarArgs, http_client_yaml: &str) -> anyhow::Result<Client> {
+    let (http_client, unknown) = HttpClientConfig::parse(http_client_yaml)
+        .context("parsing Prometheus HTTP client config")?;
+    for key in unknown {
+        tracing::warn!(flag = "prometheus.http-client", "{key}");
+    }
+    let config = crate::prometheus::Config {
+        url: BaseUrl::try_from(sidecar.prometheus.url.uri())?,
+        http_client,
+        thanos_version: version::STANDS_IN_FOR.to_owned(),
+    };
+    Ok(Client::new(config)?)
+}
+
+fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations {
+    FlagExpectations {
+        data_dir: sidecar.tsdb.path.clone(),
+        meta_file_name: sidecar.shipper.meta_file_name.clone(),
+        ignore_unequal_block_size: sidecar.shipper.ignore_unequal_block_size,
+        current_dir,
+    }
+}
+
+fn build_info() -> BuildInfo {
+    let (goos, goarch) = version::go_platform();
+    BuildInfo {
+        branch: version::BRANCH.to_owned(),
+        goarch: goarch.to_owned(),
+        goos: goos.to_owned(),
+        goversion: version::COMPILER.to_owned(),
+        revision: version::REVISION.to_owned(),
+        tags: "unknown".to_owned(),
+        version: version::VERSION.to_owned(),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKERS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build();
+    runtime.context("start the runtime")
+}
+
+/// Allows as many open files as the system permits. The soft limit, often 1024, is kept low for
+/// programs that use `select`; held blocks with their segments need more.
+fn raise_open_files_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(from = ?current, to = ?maximum, "raised the open files limit"),
+        Err(error) => tracing::warn!(
+            err = %error, limit = ?current, wanted = ?maximum,
+            "the open files limit can't be raised"
+        ),
+    }
+}
+
+fn current_dir() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().context("find the working directory")
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Starts everything and waits for the end: a signal, or the first part that ends.
+    async fn run(self) -> anyhow::Result<()> {
+        let Self {
+            signals,
+            http,
+            endpoints,
+            probe,
+            heartbeat,
+            peer,
+            shipper,
+            ready_timeout,
+            grace,
+        } = self;
+        let mut supervisor = Supervisor::new();
+        supervisor.spawn("signal handler", async move {
+            let signal = signals.termination().await;
+            tracing::info!(signal, "caught signal. Exiting.");
+            Ok::<_, std::convert::Infallible>(())
+        });
+        tracing::info!(
+            component = "http", address = %http.local_addr(),
+            "listening for requests and metrics"
+        );
+        probe.healthy();
+        let drain = supervisor.drain();
+        supervisor.spawn("HTTP server", async move {
+            http.serve(endpoints.handler(), drain, grace).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let drain = supervisor.drain();
+        supervisor.spawn("heartbeat", heartbeat.run(drain));
+        if let Some(shipper) = shipper {
+            let drain = supervisor.drain();
+            supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
+        }
+        let ended = supervisor.run(grace).await;
+        probe.not_ready(&"shutting down");
+        probe.not_healthy(&"shutting down");
+        Ok(ended?)
+    }
+}
+
+/// Ships once there are labels to ship with. The data directory is opened and its ledger written
+/// before that; one that is not there may still be made by a Prometheus that starts for the first
+/// time, so it is waited for as long as there are no labels either.
+async fn ship(
+    (config, dependencies): (ShipperConfig, Dependencies),
+    peer: PeerWatch,
+    ready_timeout: Duration,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    let open = || Shipper::open(config.clone(), dependencies.clone());
+    let starting = async {
+        let labels = await_labels(peer.state, ready_timeout);
+        let opened = async {
+            loop {
+                match open().await {
+                    Err(error) if error.is_not_found() => {
+                        tokio::time::sleep(DATA_DIR_INTERVAL).await
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        tokio::pin!(labels);
+        tokio::select! {
+            shipper = opened => {
+                let shipper = shipper?;
+                anyhow::Ok((shipper, labels.await?))
+            }
+            labels = &mut labels => {
+                let labels = labels?;
+                Ok((open().await?, labels))
+            }
+        }
+    };
+    if let Some(started) = drain.unless_started(starting).await {
+        let (shipper, labels) = started?;
+        tracing::info!(labels = %labels.0, "shipping blocks with these external labels");
+        shipper.run(drain).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_open_files_limit_is_raised_as_far_as_it_goes() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let lowered = Rlimit {
+            current: Some(maximum.unwrap_or(1 << 20) - 1),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, lowered).unwrap();
+        assert_eq!(getrlimit(Resource::Nofile), lowered);
+        raise_open_files_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
+}

@@ -1,0 +1,160 @@
+//! The process: command line, configuration, logging, commands, exit code.
+//!
+//! The only module that reads the environment, the system clock and the arguments; all others get
+//! them as values.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod logging;
+pub mod unbuilt;
+pub mod version;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use self::cli::{Cli, Command, GlobalArgs, Invocation, SidecarArgs};
+use self::commands::CommandError;
+use crate::model::{Clock, ErrorChain};
+
+/// Asks for the value of an environment variable.
+pub type Variables = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// What surrounds the process.
+#[derive(Clone)]
+pub struct Environment {
+    /// The command line, program name first.
+    pub arguments: Vec<OsString>,
+    /// Value of an environment variable; `None` where it is not set.
+    pub variable: Arc<Variables>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// Ended as asked: a signal, `--help`, `--version`.
+const DONE: u8 = 0;
+/// Could not be set up, or a part of it failed.
+const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+
+/// Runs the program and says how it ended (contract `cli.md` §5).
+pub fn run(environment: &Environment) -> ExitCode {
+    let code = match cli::parse(environment.arguments.iter().cloned()) {
+        // The reference prints these to stderr. Whoever captures both streams sees no difference,
+        // and a pager or a script that reads stdout gets what every other tool gives it there.
+        Ok(Invocation::Print(text)) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => DONE,
+            Err(_) => FAILED,
+        },
+        Ok(Invocation::Run(cli)) => execute(&cli, environment),
+        Err(error) => {
+            say(format_args!("{}\n{}\n", error.usage, ErrorChain(&error)));
+            USAGE
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn execute(cli: &Cli, environment: &Environment) -> u8 {
+    let logging = logging::Config {
+        level: cli.global.logging.level,
+        format: cli.global.logging.format,
+        name: cli.global.logging.name.clone(),
+    };
+    if let Err(error) = logging::install(&logging, environment.clock.clone()) {
+        say(format_args!(
+            "failed to create logger: {}\n",
+            ErrorChain(&error)
+        ));
+        return FAILED;
+    }
+    let Command::Sidecar(sidecar) = &cli.command;
+    let ended = match prepare(&cli.global, sidecar) {
+        Ok(()) => commands::sidecar::run(&cli.global, sidecar, environment),
+        Err(source) => Err(CommandError::Prepare {
+            command: "sidecar",
+            source,
+        }),
+    };
+    match ended {
+        Ok(()) => {
+            tracing::info!("exiting");
+            DONE
+        }
+        Err(error) => {
+            tracing::error!(err = %ErrorChain(&error));
+            FAILED
+        }
+    }
+}
+
+/// Judges the flags as a whole, before anything is opened: wrong combinations end the start, flags
+/// of parts that do not exist yet are told about.
+fn prepare(global: &GlobalArgs, sidecar: &SidecarArgs) -> anyhow::Result<()> {
+    config::check(global, sidecar)?;
+    let findings = unbuilt::findings(global, sidecar);
+    for finding in &findings.notes {
+        tracing::info!(
+            flag = finding.flag,
+            reason = finding.reason,
+            "flag has no effect"
+        );
+    }
+    for finding in &findings.warnings {
+        tracing::warn!(
+            flag = finding.flag,
+            reason = finding.reason,
+            "flag is ignored"
+        );
+    }
+    if findings.refusals.is_empty() {
+        return Ok(());
+    }
+    let refusals: Vec<String> = findings.refusals.iter().map(ToString::to_string).collect();
+    anyhow::bail!(refusals.join("; "))
+}
+
+/// Writes to stderr, where the log goes once there is one.
+fn say(text: fmt::Arguments<'_>) {
+    // With stderr gone there is nobody to tell; the exit code still says it.
+    drop(io::stderr().write_fmt(text));
+}
+
+// === impl Environment ===
+
+impl Environment {
+    /// The process's own arguments and variables, and the system clock.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place where they are read"
+    )]
+    pub fn system() -> Self {
+        Self {
+            arguments: std::env::args_os().collect(),
+            variable: Arc::new(|name| std::env::var_os(name)),
+            clock: Clock::new(|| nanoseconds_since_epoch(SystemTime::now())),
+        }
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+fn nanoseconds_since_epoch(now: SystemTime) -> i128 {
+    // 128 bits hold the nanoseconds of any system time, so the conversions below never saturate.
+    let nanos = |duration: std::time::Duration| i128::try_from(duration.as_nanos());
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanos(after).unwrap_or(i128::MAX),
+        Err(before) => nanos(before.duration()).map_or(i128::MIN, |nanos| -nanos),
+    }
+}

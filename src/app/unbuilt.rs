@@ -1,0 +1,270 @@
+//! Flags that are taken and not obeyed: parts of the reference that do not exist here yet.
+//!
+//! A flag at its default says nothing. One that was set gives a warning at start, so that nobody
+//! wonders; and where going on without it would expose what it protects, the start is refused. A
+//! part that gets built deletes its rows.
+
+use std::path::PathBuf;
+
+use super::cli::{self, GlobalArgs, SidecarArgs};
+
+/// What to say about the flags that were set and do nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Flags without which the process may not start, each with its reason.
+    pub refusals: Vec<Finding>,
+    /// Flags that are ignored although somebody counts on them.
+    pub warnings: Vec<Finding>,
+    /// Flags that have no meaning here and never will.
+    pub notes: Vec<Finding>,
+}
+
+/// One flag and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} is set, but {reason}")]
+pub struct Finding {
+    /// The flag's name without dashes.
+    pub flag: &'static str,
+    /// The rest of the sentence "… is set, but".
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Consequence {
+    Refuse,
+    Warn,
+    Note,
+}
+
+/// A flag that does nothing yet. `value` tells its value as text, to compare with the default's.
+struct Row {
+    flag: &'static str,
+    consequence: Consequence,
+    reason: &'static str,
+    value: fn(&GlobalArgs, &SidecarArgs) -> String,
+}
+
+/// Looks through the flags.
+pub fn findings(global: &GlobalArgs, sidecar: &SidecarArgs) -> Findings {
+    let (default_global, default_sidecar) = cli::defaults();
+    let mut findings = Findings::default();
+    for row in ROWS {
+        if (row.value)(global, sidecar) == (row.value)(&default_global, &default_sidecar) {
+            continue;
+        }
+        let list = match row.consequence {
+            Consequence::Refuse => &mut findings.refusals,
+            Consequence::Warn => &mut findings.warnings,
+            Consequence::Note => &mut findings.notes,
+        };
+        list.push(Finding {
+            flag: row.flag,
+            reason: row.reason,
+        });
+    }
+    findings
+}
+
+const fn refuse(flag: &'static str, reason: &'static str, value: Value) -> Row {
+    Row {
+        flag,
+        consequence: Consequence::Refuse,
+        reason,
+        value,
+    }
+}
+
+const fn warn(flag: &'static str, reason: &'static str, value: Value) -> Row {
+    Row {
+        flag,
+        consequence: Consequence::Warn,
+        reason,
+        value,
+    }
+}
+
+const fn note(flag: &'static str, reason: &'static str, value: Value) -> Row {
+    Row {
+        flag,
+        consequence: Consequence::Note,
+        reason,
+        value,
+    }
+}
+
+type Value = fn(&GlobalArgs, &SidecarArgs) -> String;
+
+fn path(path: Option<&PathBuf>) -> String {
+    format!("{path:?}")
+}
+
+const OPEN_HTTP: &str = "TLS and authentication of the HTTP server are not built yet, and the \
+    server would be open without them";
+const OPEN_GRPC: &str = "gRPC with TLS is not built yet, and the server would be open without it";
+const NO_GRPC: &str = "there is no gRPC server yet: queriers cannot connect";
+const NO_LIMITS: &str = "there is no StoreAPI yet whose requests it could limit";
+const NO_RELOADER: &str = "the reloader is not built yet: configuration and rules are not watched";
+const NO_TRACING: &str = "tracing is not built yet: no traces are sent";
+const NO_REQUEST_LOGGING: &str = "request logging is not built yet: requests are not logged";
+const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does not have; memory \
+    is bounded without it";
+
+const ROWS: &[Row] = &[
+    refuse("http.config", OPEN_HTTP, |_, s| {
+        path(s.http.config.as_ref())
+    }),
+    refuse("grpc-server-tls-cert", OPEN_GRPC, |_, s| {
+        path(s.grpc.tls_cert.as_ref())
+    }),
+    refuse("grpc-server-tls-key", OPEN_GRPC, |_, s| {
+        path(s.grpc.tls_key.as_ref())
+    }),
+    refuse("grpc-server-tls-client-ca", OPEN_GRPC, |_, s| {
+        path(s.grpc.tls_client_ca.as_ref())
+    }),
+    refuse("grpc-server-tls-min-version", OPEN_GRPC, |_, s| {
+        format!("{:?}", s.grpc.tls_min_version)
+    }),
+    refuse("grpc-server-tls-ciphers", OPEN_GRPC, |_, s| {
+        s.grpc.tls_ciphers.join(",")
+    }),
+    refuse("grpc-server-tls-curves", OPEN_GRPC, |_, s| {
+        s.grpc.tls_curves.join(",")
+    }),
+    warn("grpc-address", NO_GRPC, |_, s| s.grpc.address.clone()),
+    warn("grpc-server-max-connection-age", NO_GRPC, |_, s| {
+        s.grpc.max_connection_age.to_string()
+    }),
+    warn("grpc-grace-period", NO_GRPC, |_, s| {
+        s.grpc.grace_period.to_string()
+    }),
+    warn("store.limits.request-series", NO_LIMITS, |_, s| {
+        s.store.request_series.to_string()
+    }),
+    warn("store.limits.request-samples", NO_LIMITS, |_, s| {
+        s.store.request_samples.to_string()
+    }),
+    warn("reloader.config-file", NO_RELOADER, |_, s| {
+        path(s.reloader.config_file.as_ref())
+    }),
+    warn("reloader.config-envsubst-file", NO_RELOADER, |_, s| {
+        path(s.reloader.config_envsubst_file.as_ref())
+    }),
+    warn("reloader.rule-dir", NO_RELOADER, |_, s| {
+        format!("{:?}", s.reloader.rule_dirs)
+    }),
+    warn("reloader.watch-interval", NO_RELOADER, |_, s| {
+        s.reloader.watch_interval.to_string()
+    }),
+    warn("reloader.retry-interval", NO_RELOADER, |_, s| {
+        s.reloader.retry_interval.to_string()
+    }),
+    warn("reloader.method", NO_RELOADER, |_, s| {
+        format!("{:?}", s.reloader.method)
+    }),
+    warn("reloader.process-name", NO_RELOADER, |_, s| {
+        s.reloader.process_name.clone()
+    }),
+    warn("request.logging-config-file", NO_REQUEST_LOGGING, |_, s| {
+        path(s.request_logging.config_file.as_ref())
+    }),
+    warn("request.logging-config", NO_REQUEST_LOGGING, |_, s| {
+        s.request_logging.config.as_str().to_owned()
+    }),
+    warn("tracing.config-file", NO_TRACING, |g, _| {
+        path(g.tracing.config_file.as_ref())
+    }),
+    warn("tracing.config", NO_TRACING, |g, _| {
+        g.tracing.config.as_str().to_owned()
+    }),
+    note("enable-auto-gomemlimit", NO_GO_RUNTIME, |g, _| {
+        g.memory.enable_auto_gomemlimit.to_string()
+    }),
+    note("auto-gomemlimit.ratio", NO_GO_RUNTIME, |g, _| {
+        g.memory.auto_gomemlimit_ratio.to_string()
+    }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::cli::sidecar_args;
+
+    fn found(flags: &[&str]) -> Findings {
+        let (global, sidecar) = sidecar_args(flags);
+        findings(&global, &sidecar)
+    }
+
+    #[test]
+    fn defaults_say_nothing_however_they_are_spelt() {
+        assert_eq!(found(&[]), Findings::default());
+        let spelt = [
+            "--http.config=",
+            "--grpc-address=0.0.0.0:10901",
+            "--grpc-grace-period=120s",
+            "--grpc-server-max-connection-age=1h",
+            "--no-enable-auto-gomemlimit",
+            "--auto-gomemlimit.ratio=0.90",
+            "--tracing.config=",
+            "--reloader.method=http",
+            "--grpc-server-tls-min-version=1.3",
+            "--store.limits.request-series=0x0",
+        ];
+        assert_eq!(found(&spelt), Findings::default());
+    }
+
+    /// Each row by a flag that is not at its default: the row must find its own flag, and only it.
+    #[test]
+    fn each_row_finds_its_flag() {
+        let other_value = |flag: &str| match flag {
+            "grpc-server-tls-min-version" => "=1.2",
+            "grpc-server-max-connection-age"
+            | "grpc-grace-period"
+            | "reloader.watch-interval"
+            | "reloader.retry-interval" => "=7s",
+            "store.limits.request-series" | "store.limits.request-samples" => "=7",
+            "reloader.method" => "=signal",
+            "enable-auto-gomemlimit" => "",
+            "auto-gomemlimit.ratio" => "=0.5",
+            _ => "=x",
+        };
+        for row in ROWS {
+            let given = format!("--{}{}", row.flag, other_value(row.flag));
+            let Findings {
+                refusals,
+                warnings,
+                notes,
+            } = found(&[&given]);
+            let (expected, others) = match row.consequence {
+                Consequence::Refuse => (refusals, [warnings, notes]),
+                Consequence::Warn => (warnings, [refusals, notes]),
+                Consequence::Note => (notes, [refusals, warnings]),
+            };
+            let finding = Finding {
+                flag: row.flag,
+                reason: row.reason,
+            };
+            assert_eq!(expected, [finding], "{given}");
+            assert_eq!(others, [vec![], vec![]], "{given}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_exposed_is_refused() {
+        let refused = found(&[
+            "--http.config=web.yml",
+            "--grpc-server-tls-curves=X25519,CurveP256",
+        ]);
+        let flags: Vec<&str> = refused
+            .refusals
+            .iter()
+            .map(|finding| finding.flag)
+            .collect();
+        assert_eq!(flags, ["http.config", "grpc-server-tls-curves"]);
+        assert_eq!(
+            refused.refusals[0].to_string(),
+            "--http.config is set, but TLS and authentication of the HTTP server are not built \
+             yet, and the server would be open without them"
+        );
+    }
+}
