@@ -1,0 +1,53 @@
+//! What the integration tests stand on: processes that end with their test, a real Prometheus,
+//! blocks made by promtool, and readers of what outrigger leaves behind.
+
+mod block;
+mod bucket;
+mod gate;
+mod http;
+mod outrigger;
+mod process;
+mod prometheus;
+mod site;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+pub(crate) use block::{BACKFILL_START_S, backfill, copy_block, edit_meta};
+pub(crate) use bucket::{Bucket, assert_whole, ledger_text, ledger_ulids, ulid_directories};
+pub(crate) use gate::{Gate, GateState};
+pub(crate) use http::get;
+pub(crate) use outrigger::{Outrigger, run_to_end, sidecar_arguments};
+pub(crate) use process::Process;
+pub(crate) use prometheus::{Prometheus, PrometheusSetup, promtool};
+pub(crate) use site::{LABELS, Site};
+
+/// How long anything may take before the test counts as broken. Generous: the machine may be busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Asks until there is an answer, and fails with `what` at the deadline.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(
+            started.elapsed() < DEADLINE,
+            "within {DEADLINE:?} not: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether the tests run as root, to whom file permissions do not apply.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says that a case is left out, and why. Straight to stderr, since what a passing test prints is
+/// kept back; `make test` repeats it at its end.
+pub(crate) fn left_out(case: &str, why: &str) {
+    let line = format!("LEFT OUT: {case}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
