@@ -1,0 +1,227 @@
+//! Blocks to ship: real XOR chunks of about 500 bytes, written to disk as they come.
+
+use std::f64::consts::TAU;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use outrigger::model::{BlockId, TimeRange, TimestampMs};
+use outrigger::tsdb::testing::{BlockFile, BlockLayout, BlockWriter, Chunk, Series};
+
+use crate::child::ChildSlot;
+
+/// 2023-11-14T22:00:00Z, a multiple of two hours; and a ULID's time part for it.
+const START_MS: i64 = 1_699_999_200_000;
+const ULID_TIME: u128 = 1_699_999_200_000;
+const BLOCK_MS: i64 = 2 * 3600 * 1000;
+/// Prometheus' usual chunk: 120 samples, here at 15 s, so four of them fill two hours.
+const SCRAPE_MS: i64 = 15_000;
+const CHUNK_SAMPLES: i64 = 120;
+const CHUNKS_PER_SERIES: i64 = BLOCK_MS / SCRAPE_MS / CHUNK_SAMPLES;
+/// Different series of samples; every series of a block has one of these.
+const SHAPES: usize = 512;
+/// Each target exposes that many metrics.
+const METRICS: usize = 250;
+/// What one write to a block's file has.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A block on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    /// Its directory.
+    pub(crate) path: PathBuf,
+    /// Its ULID.
+    pub(crate) name: String,
+    pub(crate) series: u64,
+    pub(crate) chunks: u64,
+    pub(crate) segments: usize,
+    /// Of chunk segments, index and `meta.json`.
+    pub(crate) size_bytes: u64,
+}
+
+/// The files of a block: segments in order, index, `meta.json`.
+pub(crate) fn files(block: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries: io::Result<Vec<_>> = fs::read_dir(block.join("chunks"))?.collect();
+    let mut files: Vec<PathBuf> = entries?.iter().map(fs::DirEntry::path).collect();
+    files.sort();
+    files.extend([block.join("index"), block.join("meta.json")]);
+    Ok(files)
+}
+
+/// Writes blocks below one directory, each later in time than the one before.
+#[derive(Debug)]
+pub(crate) struct BlockMaker<'a> {
+    directory: PathBuf,
+    children: &'a ChildSlot,
+    number: i64,
+}
+
+impl<'a> BlockMaker<'a> {
+    pub(crate) fn new(directory: PathBuf, children: &'a ChildSlot) -> Self {
+        Self {
+            directory,
+            children,
+            number: 0,
+        }
+    }
+
+    /// Writes a block with about `chunk_bytes` in two or more segments.
+    pub(crate) fn write(&mut self, chunk_bytes: u64) -> anyhow::Result<Block> {
+        let start_ms = START_MS + self.number * BLOCK_MS;
+        let ulid = BlockId::from_u128((ULID_TIME << 80) | u128::try_from(self.number + 1)?);
+        self.number += 1;
+        let shapes = shapes(start_ms);
+        let pool_bytes: usize = shapes.iter().flatten().map(|chunk| chunk.data.len()).sum();
+        let series = chunk_bytes * SHAPES as u64 / pool_bytes as u64;
+        let targets = usize::try_from(series)?.div_ceil(METRICS).max(1);
+
+        let path = self.directory.join(ulid.to_string());
+        fs::create_dir_all(path.join("chunks"))?;
+        let mut files = FileSink::new(&path);
+        let layout = BlockLayout {
+            segment_bytes_max: (chunk_bytes / 2).min(512 << 20),
+            ..BlockLayout::default()
+        };
+        let range = TimeRange {
+            mint: TimestampMs(start_ms),
+            maxt: TimestampMs(start_ms + BLOCK_MS),
+        };
+        let mut writer = BlockWriter::new(layout, ulid, range, |file, bytes: &[u8]| {
+            files.take(file, bytes);
+        });
+        for metric in 0..METRICS {
+            self.children.check()?;
+            for target in 0..targets {
+                let shape = shapes.get((metric * 31 + target * 7) % SHAPES);
+                writer.add(Series {
+                    labels: labels(metric, target),
+                    chunks: shape.context("taken modulo their number")?.to_vec(),
+                });
+            }
+        }
+        let meta = writer.finish();
+        files.finish()?;
+        let files = self::files(&path)?;
+        let sizes: io::Result<Vec<u64>> = files
+            .iter()
+            .map(|file| Ok(fs::metadata(file)?.len()))
+            .collect();
+        Ok(Block {
+            path,
+            name: ulid.to_string(),
+            series: meta.stats.num_series,
+            chunks: meta.stats.num_chunks,
+            segments: files.len() - 2,
+            size_bytes: sizes?.iter().sum(),
+        })
+    }
+}
+
+/// The labels of one series, sorted; numbers are padded so that series come in label order.
+fn labels(metric: usize, target: usize) -> Vec<(String, String)> {
+    let job = ["node", "kubelet", "api", "shop", "queue"]
+        .get(target % 5)
+        .unwrap_or(&"other");
+    [
+        (
+            "__name__",
+            format!("app_component_{metric:03}_seconds_total"),
+        ),
+        (
+            "instance",
+            format!("target-{target:06}.example.internal:9100"),
+        ),
+        ("job", (*job).to_owned()),
+        ("namespace", format!("team-{}", target % 40)),
+        ("node", format!("node-{:04}", target / 20)),
+        (
+            "pod",
+            format!("{job}-{:x}", target * 2_654_435_761 % 0xffff_ffff),
+        ),
+        (
+            "zone",
+            format!("eu-1{}", ["a", "b", "c"].get(target % 3).unwrap_or(&"d")),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Samples of gauges whose values have few, many or all bits of noise, which makes chunks between
+/// 250 and 900 bytes long.
+fn shapes(start_ms: i64) -> Vec<Vec<Chunk>> {
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..SHAPES)
+        .map(|shape| {
+            let level = 10.0 + shape as f64;
+            let unit = [8, 14, 22, 34]
+                .get(shape % 4)
+                .map_or(1.0, |bits| 2_f64.powi(*bits));
+            (0..CHUNKS_PER_SERIES)
+                .map(|chunk| {
+                    let samples = (0..CHUNK_SAMPLES).map(|sample| {
+                        noise ^= noise << 13;
+                        noise ^= noise >> 7;
+                        noise ^= noise << 17;
+                        let step = chunk * CHUNK_SAMPLES + sample;
+                        let wave = (TAU * step as f64 / 480.0).sin() * 0.3;
+                        let jitter = noise as f64 / u64::MAX as f64 * 0.05;
+                        let value = level * (1.0 + wave + jitter);
+                        (start_ms + step * SCRAPE_MS, (value * unit).round() / unit)
+                    });
+                    Chunk::xor(&samples.collect::<Vec<_>>())
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Takes a block's bytes to its files, one file open at a time. The first error is kept.
+struct FileSink<'a> {
+    block: &'a Path,
+    open: Option<(BlockFile, BufWriter<File>)>,
+    outcome: io::Result<()>,
+}
+
+impl<'a> FileSink<'a> {
+    fn new(block: &'a Path) -> Self {
+        Self {
+            block,
+            open: None,
+            outcome: Ok(()),
+        }
+    }
+
+    fn take(&mut self, file: BlockFile, bytes: &[u8]) {
+        if self.outcome.is_ok() {
+            self.outcome = self.write(file, bytes);
+        }
+    }
+
+    fn write(&mut self, file: BlockFile, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.open {
+            Some((open, writer)) if *open == file => writer.write_all(bytes),
+            _ => {
+                self.close()?;
+                let created = File::create_new(self.block.join(file.path()))?;
+                let writer = BufWriter::with_capacity(WRITE_BYTES, created);
+                let (_, writer) = self.open.insert((file, writer));
+                writer.write_all(bytes)
+            }
+        }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match self.open.take() {
+            Some((_, writer)) => writer.into_inner()?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.outcome = std::mem::replace(&mut self.outcome, Ok(())).and_then(|()| self.close());
+        self.outcome
+            .with_context(|| format!("write {}", self.block.display()))
+    }
+}

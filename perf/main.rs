@@ -1,0 +1,132 @@
+//! `make perf`: measures the sidecar binary from outside, as a process of its own.
+//!
+//! Three questions (each in its module): what shipping costs in CPU, time and memory beside a plain
+//! copy of the same files ([`ship`]), how soon a new block is in the bucket ([`latency`]), and what
+//! start and idling cost ([`start`]). Nothing is asserted about figures; a run that did not do what
+//! it claims to have measured is an error. `perf/RESULTS.md` says how to read and repeat it.
+//!
+//! The measuring runs on a thread of its own; the main thread waits for it or for a signal. Either
+//! way the one child that may be running ends by its id and the scratch directory is removed.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own: it reads its environment and measures with real clocks"
+)]
+
+mod block;
+mod child;
+mod copy;
+mod latency;
+mod machine;
+mod peer;
+mod report;
+mod settings;
+mod ship;
+mod sidecar;
+mod start;
+mod usage;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use child::ChildSlot;
+use settings::Settings;
+
+/// As shells have it for a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// What every measurement needs.
+#[derive(Debug)]
+struct Bench {
+    settings: Settings,
+    /// The outrigger that is measured.
+    binary: PathBuf,
+    /// On a disk; removed at the end.
+    scratch: PathBuf,
+    /// Holds whatever child is running.
+    children: Arc<ChildSlot>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let outcome = match arguments.as_slice() {
+        [mode, from, to] if mode == copy::MODE => {
+            copy::run(Path::new(from), Path::new(to)).map(|()| ExitCode::SUCCESS)
+        }
+        [binary] => measure(Path::new(binary)),
+        _ => Err(anyhow::anyhow!("usage: perf <outrigger binary>")),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("perf: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(binary: &Path) -> anyhow::Result<ExitCode> {
+    let settings = Settings::from_environment()?;
+    let directory = &settings.directory;
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("create {}", directory.display()))?;
+    machine::refuse_memory(directory)?;
+    let scratch = tempfile::Builder::new()
+        .prefix("outrigger-perf.")
+        .tempdir_in(directory)?;
+    let bench = Bench {
+        binary: std::path::absolute(binary)?,
+        scratch: std::path::absolute(scratch.path())?,
+        children: Arc::new(ChildSlot::default()),
+        settings,
+    };
+    let children = Arc::clone(&bench.children);
+    let (done, ended) = oneshot::channel::<()>();
+    let worker = std::thread::spawn(move || {
+        // Its end, a panic's too, is what the other end of the channel hears.
+        let _done = done;
+        run(&bench)
+    });
+    let interrupted = wait(ended)?;
+    if interrupted {
+        children.close();
+    }
+    let outcome = worker.join();
+    scratch.close().context("remove the scratch directory")?;
+    if interrupted {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    match outcome {
+        Ok(outcome) => outcome.map(|()| ExitCode::SUCCESS),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Waits for the worker's end or a signal; whether it was a signal.
+fn wait(ended: oneshot::Receiver<()>) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        Ok(tokio::select! {
+            // Never sent to: it closes when the worker ends.
+            _ = ended => false,
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+        })
+    })
+}
+
+fn run(bench: &Bench) -> anyhow::Result<()> {
+    let head = machine::describe(bench)?;
+    let start = start::measure(bench).context("measure start and idling")?;
+    let latency = latency::measure(bench).context("measure latency")?;
+    let shipping = ship::measure(bench).context("measure shipping")?;
+    report::print(&head, &shipping, &latency, &start);
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! What the environment may change: sizes, so that a small run can prove that the harness works.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Sizes and places of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Chunk bytes of the block that is shipped (`PERF_GIB`, 1).
+    pub(crate) chunk_bytes: u64,
+    /// How often each variant runs, interleaved (`PERF_ROUNDS`, 3).
+    pub(crate) rounds: u32,
+    /// How long it is watched idling (`PERF_IDLE_S`, 40: one heartbeat and one pass are in it).
+    pub(crate) idle: Duration,
+    /// Where the scratch directory is made (`PERF_DIR`, `target/perf`).
+    pub(crate) directory: PathBuf,
+}
+
+const GIB: f64 = (1_u64 << 30) as f64;
+/// Below 4 MiB nothing is left of the shape of a block, above 64 GiB the harness's own index is.
+const GIB_RANGE: std::ops::RangeInclusive<f64> = 0.004..=64.0;
+
+impl Settings {
+    pub(crate) fn from_environment() -> anyhow::Result<Self> {
+        let gib: f64 = number("PERF_GIB", 1.0)?;
+        anyhow::ensure!(
+            GIB_RANGE.contains(&gib),
+            "PERF_GIB is outside {GIB_RANGE:?}"
+        );
+        let rounds = number("PERF_ROUNDS", 3)?;
+        anyhow::ensure!(rounds > 0, "PERF_ROUNDS is 0: nothing to measure");
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range was checked"
+        )]
+        let chunk_bytes = (gib * GIB) as u64;
+        Ok(Self {
+            chunk_bytes,
+            rounds,
+            idle: Duration::from_secs(number("PERF_IDLE_S", 40)?),
+            directory: std::env::var_os("PERF_DIR")
+                .map_or_else(|| PathBuf::from("target/perf"), PathBuf::from),
+        })
+    }
+}
+
+fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    variable: &str,
+    default: T,
+) -> anyhow::Result<T> {
+    match std::env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{variable}={text} is not a number")),
+        Err(std::env::VarError::NotPresent) => Ok(default),
+        Err(error) => Err(error).context(variable.to_owned()),
+    }
+}
