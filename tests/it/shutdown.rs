@@ -128,16 +128,23 @@ fn two_at_once_ship_each_block_whole() {
     let site = Site::new();
     let blocks = site.backfill(6);
     let prometheus = Prometheus::start(&site.data, &PrometheusSetup::default());
-    let (first, second) = (
+    let mut both = vec![
         site.start(prometheus.address(), &[]),
         site.start(prometheus.address(), &[]),
-    );
+    ];
     for block in &blocks {
         site.wait_for_ledger(block);
     }
-    for outrigger in [first, second] {
-        outrigger.wait_for_metric("thanos_shipper_dir_syncs_total", |syncs| syncs >= 1.0);
-        let (status, log) = outrigger.stop();
+    // One of them ships, the other waits until that one ends, and then finds nothing to do.
+    while !both.is_empty() {
+        let owner = eventually("one of them has looked at the directory", || {
+            both.iter().position(|outrigger| {
+                outrigger.metric("thanos_shipper_dir_syncs_total") >= Some(1.0)
+            })
+        });
+        let uploads = both[owner].metric("thanos_shipper_uploads_total");
+        assert_eq!(uploads, Some(if both.len() == 2 { 6.0 } else { 0.0 }));
+        let (status, log) = both.remove(owner).stop();
         assert_eq!(status.code(), Some(0), "{log}");
     }
     for block in &blocks {
