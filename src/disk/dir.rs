@@ -395,7 +395,8 @@ fn lock_taken(path: &Path, answer: rustix::io::Result<()>) -> io::Result<bool> {
     match answer {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS)) => {
+        // BADF: over NFS the lock is one on bytes, for which a directory can't be opened.
+        Err(errno @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF)) => {
             tracing::warn!(
                 path = %path.display(), err = %errno,
                 "the file system has no locks, so a second user of the directory goes unnoticed"

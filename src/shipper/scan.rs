@@ -45,6 +45,8 @@ pub(super) struct Scan {
     pub(super) unreadable: Vec<Unreadable>,
     /// Everything in the staging directory, whole or not.
     pub(super) staged: Vec<BlockId>,
+    /// Of these, what is not whole and whose source is gone: nothing can come of it.
+    pub(super) remnants: Vec<BlockId>,
 }
 
 impl Scan {
@@ -62,7 +64,12 @@ impl Scan {
         }
         scan.staged = upload_dir.staged().await?;
         for id in scan.staged.clone() {
-            if !scan.knows(id) {
+            if scan.knows(id) {
+                continue;
+            }
+            if upload_dir.is_remnant(id).await {
+                scan.remnants.push(id);
+            } else {
                 scan.look_at(data, id, Origin::StagingOnly).await;
             }
         }
@@ -91,7 +98,7 @@ impl Scan {
             }
             Err(error) if origin == Origin::StagingOnly => tracing::warn!(
                 block = %id, err = %crate::model::ErrorChain(&error),
-                "a block was deleted while it was being staged, so it can't be shipped"
+                "the staged files of a deleted block can't be read"
             ),
             Err(error) => self.unreadable.push(Unreadable { id, error }),
         }

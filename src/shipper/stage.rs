@@ -18,6 +18,9 @@ use super::overlap::META_BYTES_MAX;
 /// Where blocks are staged, below the data directory; the reference's place.
 const UPLOAD_DIR: &str = "thanos/upload";
 
+/// Files without which there is no block, whatever else there is.
+const ESSENTIAL: [&str; 2] = ["meta.json", "index"];
+
 /// The end of the name of a staging that is being made.
 const NEXT: &str = "next";
 
@@ -185,6 +188,17 @@ impl UploadDir {
     /// Opens what is staged.
     pub(super) async fn open(&self, id: BlockId) -> Result<BlockFiles, BlockFilesError> {
         BlockFiles::open(&self.data, id, &Self::path(id)).await
+    }
+
+    /// Whether what is staged surely lacks a file that every block has.
+    pub(super) async fn is_remnant(&self, id: BlockId) -> bool {
+        for name in ESSENTIAL {
+            // An error tells nothing: only what is certainly not there is missing.
+            if matches!(self.data.kind(Self::path(id).join(name)).await, Ok(None)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Removes the staging of a block.
@@ -365,9 +379,11 @@ impl Fingerprint {
         self.is_whole() && (source_is_gone || self.identities() == source.identities())
     }
 
-    /// `meta.json` is linked last.
+    /// `meta.json` is linked last here, and before the index by the reference.
     fn is_whole(&self) -> bool {
-        self.0.contains_key(Path::new("meta.json"))
+        ["meta.json", "index"]
+            .iter()
+            .all(|name| self.0.contains_key(Path::new(name)))
     }
 
     /// Without the times of the last change of status, which links of ours change too.

@@ -478,9 +478,9 @@ impl Shipper {
         };
         for id in staged {
             let candidate = scan.candidates.iter().find(|candidate| candidate.id == id);
-            if candidate.is_some_and(|candidate| self.needs_no_staging(candidate, scan))
-                && let Err(error) = self.upload_dir.remove(id).await
-            {
+            let is_done = scan.remnants.contains(&id)
+                || candidate.is_some_and(|candidate| self.needs_no_staging(candidate, scan));
+            if is_done && let Err(error) = self.upload_dir.remove(id).await {
                 let err = ErrorChain(&error);
                 tracing::warn!(block = %id, %err, "staging could not be removed");
             }

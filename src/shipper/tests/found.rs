@@ -297,3 +297,23 @@ async fn a_meta_json_that_changes_while_the_block_is_sent_is_not_published() {
     assert!(shipper.sync().await.error.is_some());
     assert!(scene.published().is_empty());
 }
+
+#[tokio::test]
+async fn a_half_made_staging_of_a_deleted_block_holds_nothing_back() {
+    for missing in ["index", "meta.json"] {
+        let mut scene = Scene::new(STRICT);
+        let (gone, newer) = (scene.put(1), scene.put(2));
+        let staged = scene.data().join("thanos/upload").join(gone.to_string());
+        std::fs::create_dir_all(staged.join("chunks")).unwrap();
+        for file in scene.pristine[&gone].files.keys().map(|file| file.path()) {
+            if file != missing {
+                std::fs::hard_link(scene.block_dir(gone).join(&file), staged.join(&file)).unwrap();
+            }
+        }
+        scene.vanish(gone);
+        let report = scene.shipper().await.sync().await;
+        assert!(report.error.is_none(), "{missing}: {report:?}");
+        assert_eq!(scene.published(), [newer]);
+        assert!(!staged.exists(), "{missing}: nothing can come of it");
+    }
+}
