@@ -105,19 +105,8 @@ impl Dir {
         }
     }
 
-    /// What identifies the content of `relative`, which may be anything that has a name.
-    ///
-    /// # Errors
-    /// Where it can't be told.
-    pub async fn identity(&self, relative: impl AsRef<Path>) -> Result<FileIdentity, DiskError> {
-        self.call("stat", relative.as_ref(), |root, relative| {
-            let descriptor = root.open(relative, OFlags::PATH, Mode::empty())?;
-            FileIdentity::of(&rustix::fs::fstat(&descriptor)?)
-        })
-        .await
-    }
-
-    /// As [`Dir::identity`], with the time of the last change of any kind.
+    /// What identifies the content of `relative`, which may be anything that has a name, and the
+    /// time of its last change of any kind.
     ///
     /// # Errors
     /// Where it can't be told.

@@ -58,11 +58,6 @@ impl DiskError {
         )
     }
 
-    /// Whether access was refused.
-    pub fn is_permission_denied(&self) -> bool {
-        self.source.kind() == io::ErrorKind::PermissionDenied
-    }
-
     /// Whether a symlink leads out of the directory that was to be kept to.
     pub fn leads_out(&self) -> bool {
         self.source

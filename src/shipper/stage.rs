@@ -18,8 +18,9 @@ use super::overlap::META_BYTES_MAX;
 /// Where blocks are staged, below the data directory; the reference's place.
 const UPLOAD_DIR: &str = "thanos/upload";
 
-/// Files without which there is no block, whatever else there is.
-const ESSENTIAL: [&str; 2] = ["meta.json", "index"];
+/// Files without which there is no block, whatever else there is, in the order in which they are
+/// linked.
+const ESSENTIAL: [&str; 2] = ["index", "meta.json"];
 
 /// The end of the name of a staging that is being made.
 const NEXT: &str = "next";
@@ -222,7 +223,7 @@ impl UploadDir {
             );
             self.data.hard_link(from, to).await?;
         }
-        for name in ["index", "meta.json"] {
+        for name in ESSENTIAL {
             self.data
                 .hard_link(source.join(name), next.join(name))
                 .await?;

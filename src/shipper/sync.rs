@@ -57,8 +57,8 @@ pub(super) struct SyncReport {
 }
 
 /// The pass under way.
+#[derive(Default)]
 struct Pass {
-    scan: Scan,
     /// The oldest block that could not be read; younger ones wait for it.
     held_back_by: Option<BlockId>,
     /// What the bucket holds, once asked for.
@@ -128,18 +128,12 @@ impl Shipper {
                 };
             }
         };
-        let report = SyncReport::default();
-        let mut pass = Pass {
-            scan,
-            held_back_by: None,
-            ranges: None,
-            report,
-        };
-        self.judge_unreadable(&mut pass).await;
-        self.forget_gone(&pass.scan);
-        let outcome = self.ship_all(&mut pass).await;
-        self.clear_staging(&pass.scan).await;
-        self.ledger.write(&pass.scan.present()).await;
+        let mut pass = Pass::default();
+        self.judge_unreadable(&scan, &mut pass).await;
+        self.forget_gone(&scan);
+        let outcome = self.ship_all(&scan, &mut pass).await;
+        self.clear_staging(&scan).await;
+        self.ledger.write(&scan.present()).await;
         let held_back_by = pass.held_back_by.map(|block| SyncError::Metadata { block });
         SyncReport {
             error: outcome.err().or(held_back_by),
@@ -147,13 +141,12 @@ impl Shipper {
         }
     }
 
-    async fn ship_all(&mut self, pass: &mut Pass) -> Result<(), SyncError> {
-        let present = pass.scan.present();
-        let candidates = pass.scan.candidates.clone();
-        for (position, candidate) in candidates.iter().enumerate() {
+    async fn ship_all(&mut self, scan: &Scan, pass: &mut Pass) -> Result<(), SyncError> {
+        let present = scan.present();
+        for (position, candidate) in scan.candidates.iter().enumerate() {
             let shipped = pass.report.shipped;
-            if let Err(error) = self.consider(candidate, pass).await {
-                let later = candidates.iter().skip(position);
+            if let Err(error) = self.consider(candidate, scan, pass).await {
+                let later = scan.candidates.iter().skip(position);
                 let waiting = later.filter(|candidate| self.waits(candidate)).count();
                 pass.report.held_back += u64::try_from(waiting).unwrap_or(u64::MAX);
                 return Err(error);
@@ -181,7 +174,12 @@ impl Shipper {
         }
     }
 
-    async fn consider(&mut self, candidate: &Candidate, pass: &mut Pass) -> Result<(), SyncError> {
+    async fn consider(
+        &mut self,
+        candidate: &Candidate,
+        scan: &Scan,
+        pass: &mut Pass,
+    ) -> Result<(), SyncError> {
         let id = candidate.id;
         self.look_again_if_changed(candidate).await;
         let held_back_by = pass.held_back_by.filter(|by| *by < id);
@@ -198,11 +196,11 @@ impl Shipper {
             }
             Decision::Ship(check) => check,
         };
-        if candidate.origin == Origin::StagingOnly && self.lives_on(id, &pass.scan) {
+        if candidate.origin == Origin::StagingOnly && self.lives_on(id, scan) {
             tracing::debug!(block = %id, "another block holds the data of this deleted one");
             return Ok(());
         }
-        let was_tried = pass.scan.staged.contains(&id);
+        let was_tried = scan.staged.contains(&id);
         let published = is_published(&*self.bucket, &candidate.meta, was_tried).await;
         if published.map_err(SyncError::Exists)? {
             tracing::info!(block = %id, "the bucket has this block already");
@@ -326,11 +324,9 @@ impl Shipper {
         files: &BlockFiles,
         error: VerifyError,
     ) -> UploadError {
-        if origin == Origin::DataDir
+        if origin == Origin::DataDir {
             // First, since taking links away changes the times that the fingerprint holds.
-            && let Err(error) = self.upload_dir.remove(files.id).await
-        {
-            tracing::warn!(block = %files.id, err = %ErrorChain(&error), "staging was not removed");
+            self.unstage(files.id).await;
         }
         let fingerprint = Fingerprint::take(&self.data, &origin.path(files.id)).await;
         if !files.are_as_in(&fingerprint) {
@@ -385,11 +381,8 @@ impl Shipper {
                     "shipping failed, going on with the next block"
                 );
                 // Links keep the disk space of what Prometheus deletes: one block's at most.
-                if report.failed > 0
-                    && candidate.origin == Origin::DataDir
-                    && let Err(error) = self.upload_dir.remove(block).await
-                {
-                    tracing::warn!(%block, err = %ErrorChain(&error), "staging was not removed");
+                if report.failed > 0 && candidate.origin == Origin::DataDir {
+                    self.unstage(block).await;
                 }
                 report.failed += 1;
                 Ok(())
@@ -400,8 +393,8 @@ impl Shipper {
 
     /// Sorts out the blocks without a readable `meta.json`. Those proven to be no whole blocks are
     /// left out; a failure to read holds back the blocks that were made after it.
-    async fn judge_unreadable(&mut self, pass: &mut Pass) {
-        for Unreadable { id, error } in &pass.scan.unreadable {
+    async fn judge_unreadable(&mut self, scan: &Scan, pass: &mut Pass) {
+        for Unreadable { id, error } in &scan.unreadable {
             if self.ledger.contains(*id) {
                 let err = ErrorChain(error);
                 tracing::debug!(block = %id, %err, "a shipped block is unreadable");
@@ -480,10 +473,16 @@ impl Shipper {
             let candidate = scan.candidates.iter().find(|candidate| candidate.id == id);
             let is_done = scan.remnants.contains(&id)
                 || candidate.is_some_and(|candidate| self.needs_no_staging(candidate, scan));
-            if is_done && let Err(error) = self.upload_dir.remove(id).await {
-                let err = ErrorChain(&error);
-                tracing::warn!(block = %id, %err, "staging could not be removed");
+            if is_done {
+                self.unstage(id).await;
             }
+        }
+    }
+
+    async fn unstage(&self, block: BlockId) {
+        if let Err(error) = self.upload_dir.remove(block).await {
+            let err = ErrorChain(&error);
+            tracing::warn!(%block, %err, "staging could not be removed");
         }
     }
 
