@@ -84,7 +84,7 @@ impl DiskEngine {
         }
         let mut runs = self.runs(file, range, mode);
         let mut bytes = Vec::new();
-        while let Some(run) = runs.next().await? {
+        while let Some(run) = runs.next(u64::MAX).await? {
             bytes.extend_from_slice(&run);
         }
         Ok(bytes)
@@ -94,21 +94,23 @@ impl DiskEngine {
 // === impl FileRuns ===
 
 impl FileRuns {
-    /// The next run; `None` at the end of the range.
+    /// The next run, of at most `within` bytes; `None` at the end of the range.
     ///
     /// # Errors
     /// Where the disk can't be read, or the file has become shorter than it was.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, DiskError> {
+    pub async fn next(&mut self, within: u64) -> Result<Option<Bytes>, DiskError> {
         if self.position >= self.end {
             return Ok(None);
         }
+        assert!(within > 0, "a run has at least one byte");
         if self.mode == ReadMode::Direct && self.direct.is_none() {
             let file = self.file.clone();
             self.direct = Some(blocking(move || reopen_past_cache(&file)).await);
         }
         let buffer = self.pool.take().await;
         let file = self.direct.as_ref().unwrap_or(&self.file).clone();
-        let (position, end) = (self.position, self.end);
+        let position = self.position;
+        let end = self.end.min(position.saturating_add(within));
         // A buffered run starts where the last one ended; a direct one at an aligned offset before.
         let aligned = match self.mode {
             ReadMode::Buffered => position,
@@ -266,7 +268,7 @@ mod tests {
                 for mode in [ReadMode::Buffered, ReadMode::Direct] {
                     let mut runs = engine.runs(&file, start as u64..end as u64, mode);
                     let mut read = Vec::new();
-                    while let Some(run) = runs.next().await.unwrap() {
+                    while let Some(run) = runs.next(u64::MAX).await.unwrap() {
                         assert!(run.len() <= RUN_BYTES);
                         read.extend_from_slice(&run);
                     }
@@ -282,12 +284,12 @@ mod tests {
             let (scratch, file) = opened(&pattern(2 * RUN_BYTES)).await;
             let engine = DiskEngine::new(BufferPool::new(2));
             let mut runs = engine.runs(&file, 0..u64::MAX, mode);
-            runs.next().await.unwrap().unwrap();
+            runs.next(u64::MAX).await.unwrap().unwrap();
             let writer = std::fs::OpenOptions::new()
                 .write(true)
                 .open(scratch.path().join("f"));
             writer.unwrap().set_len(RUN_BYTES as u64 + 10).unwrap();
-            let error = runs.next().await.unwrap_err();
+            let error = runs.next(u64::MAX).await.unwrap_err();
             assert_eq!(
                 error.source.kind(),
                 io::ErrorKind::UnexpectedEof,

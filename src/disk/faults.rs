@@ -173,7 +173,7 @@ mod tests {
         let engine = DiskEngine::new(BufferPool::new(1));
         let mut runs = engine.runs(&file, 0..u64::MAX, ReadMode::Buffered);
         let mut read = 0;
-        while let Some(run) = runs.next().await.map_err(|error| (read, error))? {
+        while let Some(run) = runs.next(u64::MAX).await.map_err(|error| (read, error))? {
             assert_eq!(run.len(), RUN_BYTES);
             read += 1;
         }

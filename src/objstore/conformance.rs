@@ -1,6 +1,7 @@
 //! One suite that every bucket runs: what the [`Bucket`] trait promises, held to each provider
 //! and each decorator.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,6 +22,8 @@ struct Scripted {
 
 struct ScriptedRuns {
     runs: std::vec::IntoIter<usize>,
+    /// What the last run was too short for.
+    pending: Option<usize>,
     fails: bool,
 }
 
@@ -34,15 +37,27 @@ impl UploadSource for Scripted {
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(ScriptedRuns {
             runs: self.runs.clone().into_iter(),
+            pending: None,
             fails: self.fails,
         }))
+    }
+
+    async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
+        let length = usize::try_from(range.end - range.start)?;
+        let bytes = MemorySource(Bytes::from(vec![b'x'; length]));
+        bytes.open().await
     }
 }
 
 #[async_trait]
 impl ByteRuns for ScriptedRuns {
-    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        match self.runs.next() {
+    async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
+        let within = usize::try_from(within).unwrap();
+        match self.pending.take().or_else(|| self.runs.next()) {
+            Some(length) if length > within => {
+                self.pending = Some(length - within);
+                Ok(Some(Bytes::from(vec![b'x'; within])))
+            }
             Some(length) => Ok(Some(Bytes::from(vec![b'x'; length]))),
             None if self.fails => Err("the disk is gone".into()),
             None => Ok(None),

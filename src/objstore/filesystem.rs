@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     Attributes, Bucket, BucketError, ErrorKind, ListEntry, Listing, ObjectKey, ObjectReader,
-    UploadSource,
+    UploadSource, Uploaded,
 };
 use crate::disk::{
     AtomicWriter, BufferPool, Containment, Dir, DiskEngine, DiskError, EntryKind, Faults, ReadMode,
@@ -147,9 +147,15 @@ impl Bucket for FilesystemBucket {
         &self.name
     }
 
-    async fn upload(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), BucketError> {
+    async fn upload(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+    ) -> Result<Uploaded, BucketError> {
         let written = self.write(key, source).await;
-        written.map_err(|kind| BucketError::new("upload", key.as_str(), kind))
+        written.map_err(|kind| BucketError::new("upload", key.as_str(), kind))?;
+        source.progress().advanced(source.size_bytes());
+        Ok(Uploaded::default())
     }
 
     async fn attributes(&self, key: &ObjectKey) -> Result<Attributes, BucketError> {
@@ -175,6 +181,7 @@ impl Bucket for FilesystemBucket {
         Ok(Attributes {
             size_bytes: file.size_bytes(),
             last_modified: last_modified.unwrap_or(Timestamp::UNIX_EPOCH),
+            crc64: None,
         })
     }
 
@@ -187,7 +194,7 @@ impl Bucket for FilesystemBucket {
         let key = key.as_str().to_owned();
         Ok(
             stream::try_unfold((runs, key), |(mut runs, key)| async move {
-                match runs.next().await {
+                match runs.next(u64::MAX).await {
                     // Copied out of the pool: whoever collects the runs must not starve the next
                     // read. Only metadata is read back.
                     Ok(run) => Ok(run.map(|run| (Bytes::copy_from_slice(&run), (runs, key)))),
@@ -221,7 +228,12 @@ async fn copy(source: &dyn UploadSource, writer: &mut AtomicWriter) -> Result<()
     let expected_bytes = source.size_bytes();
     let mut given_bytes: u64 = 0;
     let mut runs = source.open().await.map_err(ErrorKind::Source)?;
-    while let Some(run) = runs.next().await.map_err(ErrorKind::Source)? {
+    // One byte more than there should be shows a source that gives too many.
+    while let Some(run) = runs
+        .next(expected_bytes - given_bytes + 1)
+        .await
+        .map_err(ErrorKind::Source)?
+    {
         given_bytes += run.len() as u64;
         if given_bytes > expected_bytes {
             break;

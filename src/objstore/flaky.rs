@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Attributes, Bucket, BucketError, ErrorKind, Listing, ObjectKey, ObjectReader, UploadSource,
+    Uploaded,
 };
 
 /// What is about to be done to the inner bucket.
@@ -102,14 +103,17 @@ impl Bucket for Flaky {
         self.inner.name()
     }
 
-    async fn upload(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), BucketError> {
+    async fn upload(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+    ) -> Result<Uploaded, BucketError> {
         let outcome = (self.decide)(Operation::Upload, key.as_str());
-        perform(outcome, key.as_str(), self.inner.upload(key, source)).await?;
+        let uploaded = perform(outcome, key.as_str(), self.inner.upload(key, source)).await?;
         if outcome == Outcome::LoseObject {
-            self.inner.delete(key).await
-        } else {
-            Ok(())
+            self.inner.delete(key).await?;
         }
+        Ok(uploaded)
     }
 
     async fn attributes(&self, key: &ObjectKey) -> Result<Attributes, BucketError> {

@@ -17,7 +17,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::{Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource};
+use super::{
+    Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource, Uploaded,
+};
 use crate::model::Clock;
 
 const SECONDS_BUCKETS: [f64; 14] = [
@@ -206,8 +208,13 @@ impl Bucket for Instrumented {
         self.inner.name()
     }
 
-    async fn upload(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), BucketError> {
-        self.observe("upload", self.inner.upload(key, source))
+    async fn upload(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+    ) -> Result<Uploaded, BucketError> {
+        let uploaded = self
+            .observe("upload", self.inner.upload(key, source))
             .await?;
         self.metrics.transferred("upload", source.size_bytes());
         #[expect(
@@ -216,7 +223,7 @@ impl Bucket for Instrumented {
         )]
         let now_seconds = self.clock.now().0 as f64 / 1e3;
         self.metrics.last_upload.set(now_seconds);
-        Ok(())
+        Ok(uploaded)
     }
 
     async fn attributes(&self, key: &ObjectKey) -> Result<Attributes, BucketError> {

@@ -12,15 +12,17 @@ mod filesystem;
 mod flaky;
 mod instrument;
 mod key;
+mod multipart;
 mod prefix;
 mod retry;
+mod s3;
 
 #[cfg(test)]
 mod conformance;
 
 pub use bucket::{
-    Attributes, Bucket, ByteRuns, ListEntry, Listing, MemorySource, ObjectReader, SourceError,
-    UploadSource,
+    Attributes, Bucket, ByteRuns, ListEntry, Listing, MemorySource, NoProgress, ObjectReader,
+    SourceError, UploadProgress, UploadSource, Uploaded,
 };
 pub use config::{BucketConfig, ConfigError, Provider, build};
 pub use error::{BucketError, ErrorKind};
@@ -29,5 +31,9 @@ pub use filesystem::FilesystemBucket;
 pub use flaky::{Flaky, Operation, Outcome};
 pub use instrument::{BucketMetrics, Instrumented};
 pub use key::{InvalidKey, ObjectKey};
+pub use multipart::{MultipartState, PartPlan, SentPart};
 pub use prefix::Prefixed;
 pub use retry::Retrying;
+pub use s3::{
+    Addressing, Encryption, ListVersion, PayloadSigning, S3_PART_BYTES_DEFAULT, S3Config,
+};

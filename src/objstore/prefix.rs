@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 
 use super::{
     Attributes, Bucket, BucketError, InvalidKey, ListEntry, Listing, ObjectKey, ObjectReader,
-    UploadSource,
+    UploadSource, Uploaded,
 };
 
 /// Puts `prefix/` before every name, and takes it off the names that listing gives.
@@ -44,7 +44,11 @@ impl Bucket for Prefixed {
         self.inner.name()
     }
 
-    async fn upload(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), BucketError> {
+    async fn upload(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+    ) -> Result<Uploaded, BucketError> {
         self.inner.upload(&self.below("upload", key)?, source).await
     }
 

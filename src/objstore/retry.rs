@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource};
+use super::{
+    Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource, Uploaded,
+};
 use crate::lifecycle::Backoff;
 
 /// Tries of one operation, the first included. What still fails then is tried again with the next
@@ -55,7 +57,11 @@ impl Bucket for Retrying {
         self.inner.name()
     }
 
-    async fn upload(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), BucketError> {
+    async fn upload(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+    ) -> Result<Uploaded, BucketError> {
         self.attempts(|| self.inner.upload(key, source)).await
     }
 

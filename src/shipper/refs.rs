@@ -148,7 +148,7 @@ impl RefReader {
             };
             // Given back before the next is taken: the reader's pool has one buffer.
             self.run = Bytes::new();
-            match runs.next().await? {
+            match runs.next(u64::MAX).await? {
                 Some(run) => self.run = run,
                 None => return Ok(None),
             }

@@ -1,5 +1,6 @@
 //! A block's files as upload sources: verified and hashed while their bytes go by.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -75,6 +76,10 @@ impl UploadSource for SegmentSource<'_> {
             outcome: self.outcome.clone(),
         }))
     }
+
+    async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
+        Ok(reread(self.engine, &self.segment.file, range, self.mode))
+    }
 }
 
 struct SegmentReader {
@@ -85,8 +90,8 @@ struct SegmentReader {
 
 #[async_trait]
 impl ByteRuns for SegmentReader {
-    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let run = self.runs.next().await?;
+    async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
+        let run = self.runs.next(within).await?;
         match (&run, self.runs.totals()) {
             (Some(run), _) => self.hasher.update(run),
             (None, Some(totals)) => self.outcome.set((totals, self.hasher.finish())),
@@ -116,6 +121,10 @@ impl UploadSource for IndexSource<'_> {
             outcome: self.outcome.clone(),
         }))
     }
+
+    async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
+        Ok(reread(self.engine, self.index, range, self.mode))
+    }
 }
 
 struct IndexReader {
@@ -130,8 +139,8 @@ struct IndexReader {
 
 #[async_trait]
 impl ByteRuns for IndexReader {
-    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let Some(run) = self.runs.next().await.map_err(VerifyError::from)? else {
+    async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
+        let Some(run) = self.runs.next(within).await.map_err(VerifyError::from)? else {
             self.outcome.set(self.hasher.finish());
             return Ok(None);
         };
@@ -146,6 +155,25 @@ impl ByteRuns for IndexReader {
             .into());
         }
         Ok(Some(run))
+    }
+}
+
+/// A range read once more, unchecked.
+struct RawReader(FileRuns);
+
+fn reread(
+    engine: &DiskEngine,
+    file: &DiskFile,
+    range: Range<u64>,
+    mode: ReadMode,
+) -> Box<dyn ByteRuns> {
+    Box::new(RawReader(engine.runs(file, range, mode)))
+}
+
+#[async_trait]
+impl ByteRuns for RawReader {
+    async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
+        Ok(self.0.next(within).await.map_err(VerifyError::from)?)
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn verify_index(
     let mut verifier = IndexVerifier::new(toc, size, files.meta.range());
     let mut crc64 = file_digest();
     let mut runs = engine.runs(index, 0..size, mode);
-    while let Some(run) = runs.next().await? {
+    while let Some(run) = runs.next(size).await? {
         verifier.feed(&run).map_err(damaged)?;
         crc64.update(&run);
     }
@@ -156,8 +156,8 @@ impl SegmentRuns {
 
     /// The next run, proven so far as chunks end in it. The last run comes only once the whole
     /// segment is proven, so that a damaged one is never sent whole.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, VerifyError> {
-        let Some(run) = self.runs.next().await? else {
+    pub(super) async fn next(&mut self, within: u64) -> Result<Option<Bytes>, VerifyError> {
+        let Some(run) = self.runs.next(within).await? else {
             // An empty file has no last run to prove it with.
             self.finish().await?;
             return Ok(None);
