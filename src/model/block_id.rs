@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::Ulid;
 
+use super::TimestampMs;
+
 /// The ULID of a TSDB block.
 ///
 /// Its text form is the canonical one (26 upper-case Crockford characters, first at most `7`),
@@ -23,6 +25,12 @@ impl BlockId {
     /// The identity with this 128-bit value.
     pub fn from_u128(value: u128) -> Self {
         Self(Ulid::from(value))
+    }
+
+    /// When the block was made, in milliseconds since the Unix epoch.
+    pub fn created(self) -> TimestampMs {
+        // 48 bits.
+        TimestampMs(i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX))
     }
 
     /// Parses a file name; `None` where it is not the canonical text of a ULID.

@@ -130,6 +130,12 @@ pub trait Bucket: fmt::Debug + Send + Sync {
     /// exist has no children.
     async fn list(&self, directory: Option<&ObjectKey>) -> Result<Listing, BucketError>;
 
+    /// Gives up an upload in parts that nobody will finish, so that the bucket does not keep (and
+    /// charge for) its parts. One that is gone already is no error.
+    async fn abandon(&self, _upload: &MultipartState) -> Result<(), BucketError> {
+        Ok(())
+    }
+
     /// Removes an object; a missing one is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError>;
 

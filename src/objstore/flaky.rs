@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Attributes, Bucket, BucketError, ErrorKind, Listing, ObjectKey, ObjectReader, UploadSource,
-    Uploaded,
+    Attributes, Bucket, BucketError, ErrorKind, Listing, MultipartState, ObjectKey, ObjectReader,
+    UploadSource, Uploaded,
 };
 
 /// What is about to be done to the inner bucket.
@@ -134,6 +134,10 @@ impl Bucket for Flaky {
         let key = directory.map_or("", ObjectKey::as_str);
         self.around(Operation::List, key, self.inner.list(directory))
             .await
+    }
+
+    async fn abandon(&self, upload: &MultipartState) -> Result<(), BucketError> {
+        self.inner.abandon(upload).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {

@@ -18,7 +18,8 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::{
-    Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource, Uploaded,
+    Attributes, Bucket, BucketError, Listing, MultipartState, ObjectKey, ObjectReader,
+    UploadSource, Uploaded,
 };
 use crate::model::Clock;
 
@@ -253,6 +254,10 @@ impl Bucket for Instrumented {
 
     async fn list(&self, directory: Option<&ObjectKey>) -> Result<Listing, BucketError> {
         self.observe("iter", self.inner.list(directory)).await
+    }
+
+    async fn abandon(&self, upload: &MultipartState) -> Result<(), BucketError> {
+        self.inner.abandon(upload).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {

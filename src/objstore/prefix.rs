@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 
 use super::{
-    Attributes, Bucket, BucketError, InvalidKey, ListEntry, Listing, ObjectKey, ObjectReader,
-    UploadSource, Uploaded,
+    Attributes, Bucket, BucketError, InvalidKey, ListEntry, Listing, MultipartState, ObjectKey,
+    ObjectReader, UploadSource, Uploaded,
 };
 
 /// Puts `prefix/` before every name, and takes it off the names that listing gives.
@@ -76,6 +76,10 @@ impl Bucket for Prefixed {
                 })
             })
             .boxed())
+    }
+
+    async fn abandon(&self, upload: &MultipartState) -> Result<(), BucketError> {
+        self.inner.abandon(upload).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Attributes, Bucket, BucketError, Listing, ObjectKey, ObjectReader, UploadSource, Uploaded,
+    Attributes, Bucket, BucketError, Listing, MultipartState, ObjectKey, ObjectReader,
+    UploadSource, Uploaded,
 };
 use crate::lifecycle::Backoff;
 
@@ -75,6 +76,10 @@ impl Bucket for Retrying {
 
     async fn list(&self, directory: Option<&ObjectKey>) -> Result<Listing, BucketError> {
         self.attempts(|| self.inner.list(directory)).await
+    }
+
+    async fn abandon(&self, upload: &MultipartState) -> Result<(), BucketError> {
+        self.attempts(|| self.inner.abandon(upload)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {

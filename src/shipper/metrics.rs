@@ -15,6 +15,8 @@ pub struct ShipperMetrics {
     pub(super) upload_compacted_done: Gauge,
     pub(super) corrupt_now: Gauge,
     pub(super) held_back_now: Gauge,
+    pub(super) upload_block_bytes: Gauge,
+    pub(super) upload_sent_bytes: Gauge,
 }
 
 impl ShipperMetrics {
@@ -61,6 +63,16 @@ impl ShipperMetrics {
             "outrigger_shipper_held_back_blocks",
             "Blocks that wait because an older one could not be read or sent",
             metrics.held_back_now.clone(),
+        );
+        registry.register(
+            "outrigger_upload_block_bytes",
+            "Size of the block that is being shipped; 0 while there is none",
+            metrics.upload_block_bytes.clone(),
+        );
+        registry.register(
+            "outrigger_upload_sent_bytes",
+            "Bytes of the block being shipped that are in the bucket",
+            metrics.upload_sent_bytes.clone(),
         );
         metrics
     }

@@ -5,13 +5,17 @@
 //! leaves a state from which the same steps lead to the same bucket. The shipper does not know
 //! Prometheus: external labels arrive as a `watch::Receiver`.
 
+mod clear;
 mod decide;
 mod error;
 mod metrics;
 mod overlap;
+mod progress;
 mod record;
 mod refs;
+mod resume;
 mod scan;
+mod schedule;
 #[expect(
     clippy::module_inception,
     reason = "the module's main type has a file of its own"

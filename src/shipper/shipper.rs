@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::record::Ledger;
+use super::schedule::Schedule;
 use super::source::HashFunc;
 use super::stage::UploadDir;
 use super::verdict::Verdicts;
@@ -36,6 +37,11 @@ pub struct ShipperConfig {
     pub hash_func: HashFunc,
     /// Chunk segments of one block that are sent at a time; at least 1.
     pub upload_concurrency: usize,
+    /// The longest time that a new block waits, so that many sidecars don't send at once
+    /// (`--shipper.upload-jitter`).
+    pub upload_jitter: Duration,
+    /// Tells this process from others, for what is spread by chance.
+    pub jitter_seed: u64,
 }
 
 /// What the shipper works with.
@@ -80,6 +86,7 @@ pub struct Shipper {
     pub(super) clock: Clock,
     pub(super) metrics: ShipperMetrics,
     pub(super) verdicts: Verdicts,
+    pub(super) schedule: Schedule,
 }
 
 // === impl Shipper ===
@@ -138,6 +145,7 @@ impl Shipper {
             clock,
             metrics,
             verdicts: Verdicts::default(),
+            schedule: Schedule::new(config.upload_jitter, config.jitter_seed),
         })
     }
 
@@ -150,16 +158,19 @@ impl Shipper {
         let mut watch = self.watch();
         let mut ticks = tokio::time::interval(SYNC_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = None;
         loop {
             let woken = drain.unless_started(async {
                 tokio::select! {
                     _ = ticks.tick() => {}
                     () = block_appeared(&mut watch) => {}
+                    () = passed(due) => {}
                 }
-                self.sync().await;
+                self.sync().await.due
             });
-            if woken.await.is_none() {
-                return;
+            match woken.await {
+                Some(next) => due = next,
+                None => return,
             }
         }
     }
@@ -208,6 +219,14 @@ impl Shipper {
                 None
             }
         }
+    }
+}
+
+/// Resolves at a moment; never where there is none.
+async fn passed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

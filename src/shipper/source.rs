@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::VerifyError;
 use super::refs::Refs;
+use super::resume::FileProgress;
 use super::stage::SegmentFile;
 use super::verify::{SegmentRuns, file_digest};
 use crate::disk::{DiskEngine, DiskFile, FileRuns, ReadMode};
-use crate::objstore::{ByteRuns, SourceError, UploadSource};
+use crate::objstore::{ByteRuns, SourceError, UploadProgress, UploadSource};
 use crate::tsdb::BlockTotals;
 
 /// Which hash of each file goes into `meta.json` (`--hash-func`).
@@ -36,6 +37,7 @@ pub(super) struct SegmentSource<'a> {
     pub(super) refs: &'a Refs,
     pub(super) mode: ReadMode,
     pub(super) hash_func: HashFunc,
+    pub(super) progress: FileProgress,
     pub(super) outcome: Outcome<(BlockTotals, Option<String>)>,
 }
 
@@ -48,6 +50,7 @@ pub(super) struct IndexSource<'a> {
     pub(super) crc64: u64,
     pub(super) mode: ReadMode,
     pub(super) hash_func: HashFunc,
+    pub(super) progress: FileProgress,
     pub(super) outcome: Outcome<Option<String>>,
 }
 
@@ -79,6 +82,10 @@ impl UploadSource for SegmentSource<'_> {
 
     async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
         Ok(reread(self.engine, &self.segment.file, range, self.mode))
+    }
+
+    fn progress(&self) -> &dyn UploadProgress {
+        &self.progress
     }
 }
 
@@ -124,6 +131,10 @@ impl UploadSource for IndexSource<'_> {
 
     async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
         Ok(reread(self.engine, self.index, range, self.mode))
+    }
+
+    fn progress(&self) -> &dyn UploadProgress {
+        &self.progress
     }
 }
 

@@ -113,6 +113,16 @@ impl UploadDir {
         Self { data }
     }
 
+    /// The staging directory, below the data directory.
+    pub(super) fn root() -> &'static str {
+        UPLOAD_DIR
+    }
+
+    /// Makes the staging directory where it is missing.
+    pub(super) async fn make(data: &Dir) -> Result<(), DiskError> {
+        data.create_dirs(UPLOAD_DIR, STAGING_MODE).await
+    }
+
     /// The path of a staged block, below the data directory.
     pub(super) fn path(id: BlockId) -> PathBuf {
         Path::new(UPLOAD_DIR).join(id.to_string())
@@ -277,6 +287,15 @@ impl BlockFiles {
             index,
             meta_file,
         })
+    }
+
+    /// Bytes of segments and index.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let segments = self
+            .segments
+            .iter()
+            .map(|segment| segment.file.size_bytes());
+        segments.sum::<u64>() + self.index.size_bytes()
     }
 
     /// Whether `fingerprint` is of the files which are open here.

@@ -1,11 +1,18 @@
 //! One pass over the data directory: what is there now, block by block, oldest first.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::decide::{Decision, OverlapCheck, SkipReason, Standing, decide};
 use super::error::VerifyError;
 use super::overlap::{BucketRanges, OverlapError};
+use super::progress::Progress;
+use super::resume::Resume;
 use super::scan::{Candidate, Origin, Scan, Unreadable};
+use super::schedule::Wait;
 use super::shipper::Shipper;
 use super::stage::{BlockFiles, BlockFilesError, Fingerprint};
 use super::upload::{BlockUpload, UploadError, is_published};
@@ -33,6 +40,14 @@ pub(super) enum SyncError {
         /// Why.
         source: UploadError,
     },
+    /// A block has failed several times, and newer ones wait for its next try.
+    #[error("upload {block}: the last tries failed, the next one is in {} s", left.as_secs())]
+    Retry {
+        /// The block.
+        block: BlockId,
+        /// The time until then.
+        left: Duration,
+    },
     /// Blocks whose `meta.json` can't be read hold back the blocks after them.
     #[error("read metadata for block {block}")]
     Metadata {
@@ -52,6 +67,8 @@ pub(super) struct SyncReport {
     pub(super) newly_corrupt: u64,
     /// Blocks that wait for an older one.
     pub(super) held_back: u64,
+    /// When a block that waits may be sent.
+    pub(super) due: Option<Instant>,
     /// What ended the pass early.
     pub(super) error: Option<SyncError>,
 }
@@ -75,7 +92,7 @@ impl SyncError {
             Self::Overlap(_) => {
                 Some("find out which of the two blocks is wrong, and remove it from the bucket")
             }
-            Self::Metadata { .. } => None,
+            Self::Metadata { .. } | Self::Retry { .. } => None,
         }
     }
 }
@@ -145,11 +162,12 @@ impl Shipper {
         let present = scan.present();
         for (position, candidate) in scan.candidates.iter().enumerate() {
             let shipped = pass.report.shipped;
-            if let Err(error) = self.consider(candidate, scan, pass).await {
+            let considered = self.consider(candidate, scan, pass).await;
+            if !matches!(considered, Ok(ControlFlow::Continue(()))) {
                 let later = scan.candidates.iter().skip(position);
                 let waiting = later.filter(|candidate| self.waits(candidate)).count();
                 pass.report.held_back += u64::try_from(waiting).unwrap_or(u64::MAX);
-                return Err(error);
+                return considered.map(|_| ());
             }
             if pass.report.shipped > shipped {
                 // Prometheus must learn at once that it may compact the block.
@@ -160,12 +178,12 @@ impl Shipper {
     }
 
     /// Whether a block would be shipped if nothing held it back.
-    fn waits(&self, candidate: &Candidate) -> bool {
+    pub(super) fn waits(&self, candidate: &Candidate) -> bool {
         let decision = decide(&candidate.meta, self.known(candidate.id), self.policy);
         matches!(decision, Decision::Ship(_))
     }
 
-    fn known(&self, id: BlockId) -> Standing {
+    pub(super) fn known(&self, id: BlockId) -> Standing {
         Standing {
             in_ledger: self.ledger.contains(id),
             is_corrupt: self.verdicts.is_corrupt(id),
@@ -179,7 +197,8 @@ impl Shipper {
         candidate: &Candidate,
         scan: &Scan,
         pass: &mut Pass,
-    ) -> Result<(), SyncError> {
+    ) -> Result<ControlFlow<()>, SyncError> {
+        let next = ControlFlow::Continue(());
         let id = candidate.id;
         self.look_again_if_changed(candidate).await;
         let held_back_by = pass.held_back_by.filter(|by| *by < id);
@@ -188,27 +207,30 @@ impl Shipper {
             ..self.known(id)
         };
         let check = match decide(&candidate.meta, standing, self.policy) {
-            Decision::AlreadyShipped => return Ok(()),
+            Decision::AlreadyShipped => return Ok(next),
             Decision::Skip(reason) => {
                 pass.report.held_back += u64::from(matches!(reason, SkipReason::HeldBack { .. }));
                 log_skip(id, reason);
-                return Ok(());
+                return Ok(next);
             }
             Decision::Ship(check) => check,
         };
         if candidate.origin == Origin::StagingOnly && self.lives_on(id, scan) {
             tracing::debug!(block = %id, "another block holds the data of this deleted one");
-            return Ok(());
+            return Ok(next);
+        }
+        if let Some(wait) = self.schedule.wait(id, self.clock.now()) {
+            return self.put_off(id, wait, &mut pass.report);
         }
         let was_tried = scan.staged.contains(&id);
         let published = is_published(&*self.bucket, &candidate.meta, was_tried).await;
         if published.map_err(SyncError::Exists)? {
             tracing::info!(block = %id, "the bucket has this block already");
             self.ledger.insert(id);
-            return Ok(());
+            return Ok(next);
         }
         if !self.may_join(candidate, check, pass).await? {
-            return Ok(());
+            return Ok(next);
         }
         match self.ship(candidate).await {
             Ok(()) => {
@@ -216,10 +238,30 @@ impl Shipper {
                 if let Some(ranges) = &mut pass.ranges {
                     ranges.add(id, candidate.meta.range());
                 }
-                Ok(())
             }
-            Err(error) => self.failed(candidate, error, &mut pass.report).await,
+            Err(error) => self.failed(candidate, error, &mut pass.report).await?,
         }
+        Ok(next)
+    }
+
+    /// A block that has to wait holds back newer ones, unless the order does not count.
+    fn put_off(
+        &self,
+        block: BlockId,
+        wait: Wait,
+        report: &mut SyncReport,
+    ) -> Result<ControlFlow<()>, SyncError> {
+        let (Wait::Jitter(left) | Wait::Retry(left)) = wait;
+        let due = Instant::now() + left;
+        report.due = Some(report.due.map_or(due, |earlier| earlier.min(due)));
+        tracing::debug!(%block, ?wait, "this block waits");
+        match wait {
+            Wait::Jitter(_) if self.policy.allow_out_of_order => {}
+            Wait::Jitter(_) => return Ok(ControlFlow::Break(())),
+            Wait::Retry(_) if self.policy.allow_out_of_order => report.failed += 1,
+            Wait::Retry(left) => return Err(SyncError::Retry { block, left }),
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// A damaged block of which something changed gets another look.
@@ -291,20 +333,27 @@ impl Shipper {
                 "the system clock is before the end of this block: check the clock of this host"
             );
         }
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
+        let progress = Progress::new(id, files.size_bytes(), &self.metrics);
+        let resume = Resume::open(&self.data, id, progress.clone()).await;
         let upload = BlockUpload {
             bucket: &*self.bucket,
             engine: &self.engine,
             scratch: &self.data,
             files: &files,
             hash_func: self.hash_func,
+            resume: &resume,
             concurrency: self.upload_concurrency,
         };
         let bytes = match upload.run(&labels, &self.clock).await {
             Err(UploadError::Corrupt(error)) => {
                 return Err(self.condemn_read(candidate.origin, &files, error).await);
             }
-            outcome => outcome?,
+            Err(error) => {
+                self.schedule.failed(id, progress.sent_bytes());
+                return Err(error);
+            }
+            Ok(bytes) => bytes,
         };
         self.ledger.insert(id);
         self.verdicts.close(id);
@@ -453,63 +502,10 @@ impl Shipper {
             .map(|unreadable| unreadable.id)
             .collect();
         self.verdicts.keep(&there, &unreadable);
+        let ledger = &self.ledger;
+        self.schedule
+            .keep(|id| there.contains(&id) && !ledger.contains(id));
     }
-
-    /// Whether the data of a deleted block is in another one that is shipped or will be.
-    fn lives_on(&self, id: BlockId, scan: &Scan) -> bool {
-        successors(id, scan).any(|other| self.ledger.contains(other.id) || self.waits(other))
-    }
-
-    /// Removes the staging of what needs none any more.
-    async fn clear_staging(&mut self, scan: &Scan) {
-        let staged = match self.upload_dir.staged().await {
-            Ok(staged) => staged,
-            Err(error) => {
-                tracing::warn!(err = %ErrorChain(&error), "staging can't be listed");
-                return;
-            }
-        };
-        for id in staged {
-            let candidate = scan.candidates.iter().find(|candidate| candidate.id == id);
-            let is_done = scan.remnants.contains(&id)
-                || candidate.is_some_and(|candidate| self.needs_no_staging(candidate, scan));
-            if is_done {
-                self.unstage(id).await;
-            }
-        }
-    }
-
-    async fn unstage(&self, block: BlockId) {
-        if let Err(error) = self.upload_dir.remove(block).await {
-            let err = ErrorChain(&error);
-            tracing::warn!(%block, %err, "staging could not be removed");
-        }
-    }
-
-    fn needs_no_staging(&self, candidate: &Candidate, scan: &Scan) -> bool {
-        if self.ledger.contains(candidate.id) {
-            return true;
-        }
-        let never_shipped = match decide(&candidate.meta, self.known(candidate.id), self.policy) {
-            // The last copy is not ours to delete, even if damaged.
-            Decision::Skip(SkipReason::Corrupt) => false,
-            Decision::Skip(_) => true,
-            Decision::Ship(_) | Decision::AlreadyShipped => false,
-        };
-        let is_shipped_in_another =
-            successors(candidate.id, scan).any(|other| self.ledger.contains(other.id));
-        candidate.origin == Origin::StagingOnly && (never_shipped || is_shipped_in_another)
-    }
-}
-
-/// The blocks which say that they hold the data of `id`.
-fn successors(id: BlockId, scan: &Scan) -> impl Iterator<Item = &Candidate> {
-    scan.candidates.iter().filter(move |other| {
-        let compaction = &other.meta.compaction;
-        let holds = compaction.sources.contains(&id)
-            || compaction.parents.iter().any(|parent| parent.ulid == id);
-        other.id != id && holds
-    })
 }
 
 fn log_skip(block: BlockId, reason: SkipReason) {

@@ -6,12 +6,15 @@ use jiff::Timestamp;
 
 use super::error::VerifyError;
 use super::overlap::read_object;
+use super::resume::{FileProgress, Resume};
 use super::source::{HashFunc, IndexSource, Outcome, SegmentSource};
-use super::stage::{BlockFiles, BlockFilesError};
-use super::verify::{VerifiedIndex, check_totals, verify_index};
-use crate::disk::{Dir, DiskEngine, ReadMode};
+use super::stage::{BlockFiles, BlockFilesError, SegmentFile};
+use super::verify::{VerifiedIndex, check_totals, file_digest, verify_index};
+use crate::disk::{Dir, DiskEngine, DiskFile, ReadMode};
 use crate::model::{BlockId, Clock, ErrorChain, ExternalLabels};
-use crate::objstore::{Bucket, BucketError, ErrorKind, MemorySource, ObjectKey};
+use crate::objstore::{
+    Bucket, BucketError, ErrorKind, MemorySource, MultipartState, ObjectKey, UploadSource,
+};
 use crate::tsdb::{BlockMeta, BlockTotals, FileHash, ThanosFile};
 
 /// Why a block was not published.
@@ -42,6 +45,12 @@ pub(super) enum UploadError {
         /// What the bucket has.
         found_bytes: u64,
     },
+    /// The bucket says "done" and its checksum is not that of what was sent.
+    #[error("object `{key}` has another checksum in the bucket than what was sent")]
+    OtherContent {
+        /// The object.
+        key: ObjectKey,
+    },
 }
 
 impl UploadError {
@@ -66,6 +75,8 @@ pub(super) struct BlockUpload<'a> {
     pub(super) scratch: &'a Dir,
     pub(super) files: &'a BlockFiles,
     pub(super) hash_func: HashFunc,
+    /// What is in the bucket already.
+    pub(super) resume: &'a Resume,
     /// Segments sent at a time.
     pub(super) concurrency: usize,
 }
@@ -74,12 +85,17 @@ pub(super) struct BlockUpload<'a> {
 struct Sent {
     key: ObjectKey,
     file: ThanosFile,
+    /// CRC-64/NVME of what was sent, where the bucket told.
+    crc64: Option<u64>,
 }
 
 /// The name of a block's `meta.json` in the bucket, whose presence makes the block visible.
 pub(super) fn meta_key(id: BlockId) -> ObjectKey {
     object_key(id, "meta.json")
 }
+
+/// The name of a block's index, in its directory and in the bucket.
+const INDEX: &str = "index";
 
 fn object_key(id: BlockId, rel_path: &str) -> ObjectKey {
     ObjectKey::new(format!("{id}/{rel_path}")).expect("a ULID and a block's file name are a key")
@@ -92,12 +108,13 @@ impl BlockUpload<'_> {
         labels: &ExternalLabels,
         clock: &Clock,
     ) -> Result<u64, UploadError> {
+        self.abandon_stale().await;
         let sent = match self.send(ReadMode::Buffered).await {
             Err(UploadError::Read(error)) if error.is_damage() => self.send_again(error).await?,
             outcome => outcome?,
         };
-        for Sent { key, file } in &sent {
-            self.confirm(key, file.size_bytes).await?;
+        for Sent { key, file, crc64 } in &sent {
+            self.confirm(key, file.size_bytes, *crc64).await?;
         }
         self.check_meta().await?;
         let meta = published_meta(self.files, labels, &sent, clock);
@@ -155,6 +172,7 @@ impl BlockUpload<'_> {
                 refs: &index.refs,
                 mode,
                 hash_func: self.hash_func,
+                progress: self.progress_of(&segment_path(segment), &segment.file),
                 outcome: Outcome::default(),
             };
             segments.push(self.send_segment(source).boxed());
@@ -178,49 +196,94 @@ impl BlockUpload<'_> {
         &self,
         source: SegmentSource<'_>,
     ) -> Result<(Sent, BlockTotals), UploadError> {
-        let rel_path = format!("chunks/{}", source.segment.name);
+        let rel_path = segment_path(source.segment);
         let key = object_key(self.files.id, &rel_path);
-        self.bucket.upload(&key, &source).await.map_err(of_source)?;
+        let crc64 = self.send_source(&key, &source, &source.progress).await?;
         let (totals, hash) = source.outcome.take().ok_or_else(|| unread(&key))?;
-        Ok((
-            Sent {
-                key,
-                file: thanos_file(rel_path, source.segment.file.size_bytes(), hash),
-            },
-            totals,
-        ))
+        let file = thanos_file(rel_path, source.size_bytes(), hash);
+        Ok((Sent { key, file, crc64 }, totals))
     }
 
     async fn send_index(&self, index: &VerifiedIndex, mode: ReadMode) -> Result<Sent, UploadError> {
-        let key = object_key(self.files.id, "index");
+        let key = object_key(self.files.id, INDEX);
         let source = IndexSource {
             engine: self.engine,
             index: &self.files.index,
             crc64: index.crc64,
             mode,
             hash_func: self.hash_func,
+            progress: self.progress_of(INDEX, &self.files.index),
             outcome: Outcome::default(),
         };
-        self.bucket.upload(&key, &source).await.map_err(of_source)?;
+        let crc64 = self.send_source(&key, &source, &source.progress).await?;
         let hash = source.outcome.take().ok_or_else(|| unread(&key))?;
-        let size_bytes = self.files.index.size_bytes();
-        Ok(Sent {
-            key,
-            file: thanos_file("index".to_owned(), size_bytes, hash),
-        })
+        let file = thanos_file(INDEX.to_owned(), source.size_bytes(), hash);
+        Ok(Sent { key, file, crc64 })
     }
 
-    /// Asks the bucket for the size of what was sent.
-    async fn confirm(&self, key: &ObjectKey, expected_bytes: u64) -> Result<(), UploadError> {
-        let found_bytes = self.bucket.attributes(key).await?.size_bytes;
-        if found_bytes == expected_bytes {
-            return Ok(());
+    fn progress_of(&self, rel_path: &str, file: &DiskFile) -> FileProgress {
+        self.resume.file(rel_path, file)
+    }
+
+    /// Gives up what was begun with files that have been replaced since.
+    async fn abandon_stale(&self) {
+        let segments = self.files.segments.iter();
+        let mut current: Vec<_> = segments
+            .map(|segment| self.progress_of(&segment_path(segment), &segment.file))
+            .collect();
+        current.push(self.progress_of(INDEX, &self.files.index));
+        for upload in self.resume.take_stale(&current).await {
+            abandon(self.bucket, self.files.id, &upload).await;
         }
-        Err(UploadError::NotConfirmed {
-            key: key.clone(),
-            expected_bytes,
-            found_bytes,
-        })
+    }
+
+    /// Sends a file, or only reads and verifies it where an earlier try has sent it.
+    async fn send_source(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+        progress: &FileProgress,
+    ) -> Result<Option<u64>, UploadError> {
+        if let Some(crc64) = progress.sent().await
+            && self.has(key, source.size_bytes(), crc64).await?
+            && read_through(key, source).await? == crc64
+        {
+            tracing::debug!(%key, "this object is in the bucket already");
+            progress.finished(Some(crc64)).await;
+            return Ok(Some(crc64));
+        }
+        let uploaded = self.bucket.upload(key, source).await.map_err(of_source)?;
+        progress.finished(uploaded.crc64).await;
+        Ok(uploaded.crc64)
+    }
+
+    async fn has(&self, key: &ObjectKey, size_bytes: u64, crc64: u64) -> Result<bool, UploadError> {
+        match self.bucket.attributes(key).await {
+            Ok(found) => Ok(found.size_bytes == size_bytes && is_same(found.crc64, Some(crc64))),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the bucket for size and, where it keeps one, checksum of what was sent.
+    async fn confirm(
+        &self,
+        key: &ObjectKey,
+        expected_bytes: u64,
+        expected_crc64: Option<u64>,
+    ) -> Result<(), UploadError> {
+        let found = self.bucket.attributes(key).await?;
+        if found.size_bytes != expected_bytes {
+            return Err(UploadError::NotConfirmed {
+                key: key.clone(),
+                expected_bytes,
+                found_bytes: found.size_bytes,
+            });
+        }
+        if !is_same(found.crc64, expected_crc64) {
+            return Err(UploadError::OtherContent { key: key.clone() });
+        }
+        Ok(())
     }
 
     /// Makes the block visible. An error may hide a success, so the bucket is asked what it has;
@@ -231,7 +294,7 @@ impl BlockUpload<'_> {
         let source = MemorySource(bytes.clone().into());
         let Err(error) = self.bucket.upload(&key, &source).await else {
             // Prometheus may delete the block once it is recorded: not on an answer alone.
-            return self.confirm(&key, bytes.len() as u64).await;
+            return self.confirm(&key, bytes.len() as u64, None).await;
         };
         match read_object(self.bucket, &key).await {
             Ok(Some(found)) if found == bytes => {
@@ -244,6 +307,48 @@ impl BlockUpload<'_> {
             _ => Err(error.into()),
         }
     }
+}
+
+/// Two checksums differ only where both are known.
+fn is_same(found: Option<u64>, expected: Option<u64>) -> bool {
+    found
+        .zip(expected)
+        .is_none_or(|(found, expected)| found == expected)
+}
+
+fn segment_path(segment: &SegmentFile) -> String {
+    format!("chunks/{}", segment.name)
+}
+
+/// Reads and verifies a source to its end; the checksum of its bytes.
+async fn read_through(key: &ObjectKey, source: &dyn UploadSource) -> Result<u64, UploadError> {
+    let failed = |error| {
+        let kind = ErrorKind::Source(error);
+        let key = key.to_string();
+        of_source(BucketError {
+            op: "read",
+            key,
+            kind,
+        })
+    };
+    let mut digest = file_digest();
+    let mut runs = source.open().await.map_err(failed)?;
+    while let Some(run) = runs.next(source.size_bytes()).await.map_err(failed)? {
+        digest.update(&run);
+    }
+    Ok(digest.finalize())
+}
+
+/// Gives up an upload in parts; where that fails, the bucket's own rules remove it some day.
+pub(super) async fn abandon(bucket: &dyn Bucket, block: BlockId, upload: &MultipartState) -> bool {
+    let Err(error) = bucket.abandon(upload).await else {
+        return true;
+    };
+    tracing::warn!(
+        %block, err = %ErrorChain(&error), remedy = error.remedy(),
+        "an upload in parts that will not be finished stays open in the bucket"
+    );
+    false
 }
 
 /// Whether the bucket has this block as it should be: a `meta.json` that tells of it and, where

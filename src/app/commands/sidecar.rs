@@ -183,6 +183,8 @@ fn shipper(
             cli::HashFunc::Sha256 => HashFunc::Sha256,
         },
         upload_concurrency: concurrency(*upload_concurrency),
+        upload_jitter: Duration::ZERO,
+        jitter_seed,
     };
     Ok((config, dependencies))
 }

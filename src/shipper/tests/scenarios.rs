@@ -642,6 +642,8 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
         policy: STRICT,
         hash_func: HashFunc::None,
         upload_concurrency: 1,
+        upload_jitter: std::time::Duration::ZERO,
+        jitter_seed: 0,
     };
     let dependencies = crate::shipper::Dependencies {
         bucket: Arc::new(crate::objstore::FilesystemBucket::new(scene.bucket_dir())),

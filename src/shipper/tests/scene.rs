@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -28,6 +29,7 @@ pub(super) struct Scene {
     pub(super) policy: Policy,
     pub(super) hash_func: HashFunc,
     pub(super) concurrency: usize,
+    pub(super) jitter: Duration,
 }
 
 /// The ULID of the block of slot `slot`: later slots are younger.
@@ -91,6 +93,7 @@ impl Scene {
             policy,
             hash_func: HashFunc::None,
             concurrency: 1,
+            jitter: Duration::ZERO,
         }
     }
 
@@ -193,6 +196,8 @@ impl Scene {
             policy: self.policy,
             hash_func: self.hash_func,
             upload_concurrency: self.concurrency,
+            upload_jitter: self.jitter,
+            jitter_seed: 1,
         };
         let dependencies = Dependencies {
             bucket: decorate(Arc::new(bucket)),
