@@ -38,7 +38,7 @@ pub(super) enum SyncError {
         /// The block.
         block: BlockId,
         /// Why.
-        source: UploadError,
+        source: Box<UploadError>,
     },
     /// A block has failed several times, and newer ones wait for its next try.
     #[error("upload {block}: the last tries failed, the next one is in {} s", left.as_secs())]
@@ -436,7 +436,10 @@ impl Shipper {
                 report.failed += 1;
                 Ok(())
             }
-            source => Err(SyncError::Upload { block, source }),
+            source => Err(SyncError::Upload {
+                block,
+                source: Box::new(source),
+            }),
         }
     }
 

@@ -309,12 +309,24 @@ pub struct ShipperArgs {
     )]
     pub meta_file_name: PathBuf,
 
-    /// How many chunk files of a block are uploaded at once. 0 is one after the other.
+    /// How many parts of files are sent to the bucket at once; 1 is strictly one after the other.
+    /// 0 means 4.
     #[arg(
         id = "shipper.upload-concurrency", long = "shipper.upload-concurrency",
         value_name = "COUNT", default_value = "0", value_parser = number::parse_int
     )]
     pub upload_concurrency: i64,
+
+    /// The longest time that a new block waits before it is uploaded; each block waits a random
+    /// share of it. For many sidecars that share a bucket: Prometheus cuts blocks everywhere at
+    /// the same time.
+    #[arg(
+        id = "shipper.upload-jitter",
+        long = "shipper.upload-jitter",
+        value_name = "DURATION",
+        default_value = "0s"
+    )]
+    pub upload_jitter: GoDuration,
 }
 
 /// Flags of the reloader.

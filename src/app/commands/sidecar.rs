@@ -36,7 +36,10 @@ const BLOCKING_THREADS_MAX: usize = 16;
 /// Buffers of 1 MiB for everything bulk.
 const BUFFERS: usize = 40;
 
-/// Segments of a block sent at a time: each holds two buffers, and more make no disk faster.
+/// Parts of files in flight where the flag does not say.
+const UPLOAD_CONCURRENCY_DEFAULT: usize = 4;
+
+/// More at a time only take buffers from each other.
 const UPLOAD_CONCURRENCY_MAX: usize = 16;
 
 const _: () = assert!(2 * UPLOAD_CONCURRENCY_MAX <= BUFFERS);
@@ -158,6 +161,7 @@ fn shipper(
     let ShipperArgs {
         hash_func,
         upload_concurrency,
+        upload_jitter,
         meta_file_name,
         ..
     } = &sidecar.shipper;
@@ -183,15 +187,18 @@ fn shipper(
             cli::HashFunc::Sha256 => HashFunc::Sha256,
         },
         upload_concurrency: concurrency(*upload_concurrency),
-        upload_jitter: Duration::ZERO,
+        upload_jitter: upload_jitter.to_std_or_zero(),
         jitter_seed,
     };
     Ok((config, dependencies))
 }
 
-/// Zero and below mean one at a time, as in the reference.
+/// How many parts may be in flight; zero and below mean the default.
 fn concurrency(asked: i64) -> usize {
-    let asked = usize::try_from(asked).unwrap_or_default().max(1);
+    let asked = match usize::try_from(asked) {
+        Ok(asked) if asked > 0 => asked,
+        _ => UPLOAD_CONCURRENCY_DEFAULT,
+    };
     if asked > UPLOAD_CONCURRENCY_MAX {
         tracing::warn!(
             flag = "shipper.upload-concurrency",

@@ -642,7 +642,7 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
         policy: STRICT,
         hash_func: HashFunc::None,
         upload_concurrency: 1,
-        upload_jitter: std::time::Duration::ZERO,
+        upload_jitter: Duration::ZERO,
         jitter_seed: 0,
     };
     let dependencies = crate::shipper::Dependencies {
