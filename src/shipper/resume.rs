@@ -296,3 +296,6 @@ async fn read(
     }
     Ok(Some(document))
 }
+
+#[cfg(test)]
+mod tests;
