@@ -7,6 +7,8 @@
 mod bucket;
 mod config;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+mod fake_s3;
 mod filesystem;
 #[cfg(any(test, feature = "testing"))]
 mod flaky;
@@ -26,6 +28,8 @@ pub use bucket::{
 };
 pub use config::{BucketConfig, ConfigError, Provider, build};
 pub use error::{BucketError, ErrorKind};
+#[cfg(any(test, feature = "testing"))]
+pub use fake_s3::{FakeS3, S3Checksums, S3Fault, S3Manners, S3Request, S3RequestKind};
 pub use filesystem::FilesystemBucket;
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Flaky, Operation, Outcome};
