@@ -106,6 +106,17 @@ pub enum TlsError {
     NoNativeRoots,
 }
 
+// === impl TlsClient ===
+
+impl TlsClient {
+    /// The same without HTTP/2 in its offer, for peers and loads that want HTTP/1.1.
+    #[must_use]
+    pub fn http1_only(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        self
+    }
+}
+
 // === impl ClientTls ===
 
 impl ClientTls {

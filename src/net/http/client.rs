@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
-use http::uri::Scheme;
+use http::uri::{Scheme, Uri};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -34,7 +34,7 @@ const HEADER_BYTES_MAX: u32 = 256 * 1024;
 pub struct ClientConfig {
     /// The client side of TLS for https.
     pub tls: TlsClient,
-    /// Where all connections go through.
+    /// What connections go through.
     pub proxy: Option<Proxy>,
     /// Longest time for name look-up and TCP connect.
     pub connect_timeout: Option<Duration>,
@@ -55,7 +55,7 @@ pub struct ClientConfig {
 pub struct HttpClient {
     client: Client<Connector, RequestBody>,
     response_header_timeout: Option<Duration>,
-    proxy_authorization: Option<HeaderValue>,
+    proxy: Option<Proxy>,
 }
 
 // === impl HttpClient ===
@@ -63,10 +63,7 @@ pub struct HttpClient {
 impl HttpClient {
     /// A client without open connections.
     pub fn new(config: ClientConfig) -> Self {
-        let proxy = config.proxy.as_ref();
-        let proxy_authorization = proxy
-            .filter(|proxy| proxy.takes_absolute_form())
-            .and_then(Proxy::authorization);
+        let proxy = config.proxy.clone();
         let connector = Connector::new(Settings {
             tls: config.tls,
             proxy: config.proxy,
@@ -86,7 +83,7 @@ impl HttpClient {
         Self {
             client,
             response_header_timeout: config.response_header_timeout,
-            proxy_authorization,
+            proxy,
         }
     }
 
@@ -104,12 +101,8 @@ impl HttpClient {
             (Some("http" | "https"), Some(authority)) => authority.to_string(),
             _ => return Err(HttpError::NotAbsolute { uri: uri.clone() }),
         };
-        if let Some(value) = &self.proxy_authorization
-            && uri.scheme() == Some(&Scheme::HTTP)
-        {
-            request
-                .headers_mut()
-                .insert(PROXY_AUTHORIZATION, value.clone());
+        if let Some(value) = self.proxy_authorization(uri) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
         }
         let outcome = match self.response_header_timeout {
             None => connect::with_connections(self.client.request(request)).await,
@@ -130,6 +123,17 @@ impl HttpClient {
                 source: error.into(),
             }),
         }
+    }
+
+    /// What a request in absolute form carries for the proxy; a tunnel has it in its own request.
+    fn proxy_authorization(&self, target: &Uri) -> Option<HeaderValue> {
+        let proxy = self.proxy.as_ref()?;
+        if target.scheme() != Some(&Scheme::HTTP) {
+            return None;
+        }
+        let server = proxy.server(target)?;
+        let is_absolute = server.takes_absolute_form();
+        is_absolute.then(|| server.authorization()).flatten()
     }
 
     /// `None` where `after` passed between the request's last byte and the response's header.

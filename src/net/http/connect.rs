@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::error::BoxError;
-use super::proxy::{Proxy, ProxyKind};
+use super::proxy::{Proxy, ProxyKind, ProxyServer};
 use crate::net::TlsClient;
 
 /// What Go allows a proxy for its handshake.
@@ -136,7 +136,8 @@ impl Settings {
     async fn connect(&self, target: &Uri) -> Result<Stream, ConnectError> {
         let https = target.scheme() == Some(&Scheme::HTTPS);
         let target = &with_port(target, if https { 443 } else { 80 });
-        let (io, absolute_form) = match &self.proxy {
+        let proxy = self.proxy.as_ref().and_then(|proxy| proxy.server(target));
+        let (io, absolute_form) = match proxy {
             None => (self.dial(target).await?, false),
             Some(proxy) if proxy.takes_absolute_form() && !https => {
                 (self.dial_proxy(proxy).await?, true)
@@ -174,7 +175,7 @@ impl Settings {
         }
     }
 
-    async fn dial_proxy(&self, proxy: &Proxy) -> Result<BoxIo, ConnectError> {
+    async fn dial_proxy(&self, proxy: &ProxyServer) -> Result<BoxIo, ConnectError> {
         let io = self.dial(&proxy.uri).await?;
         match proxy.uri.scheme() == Some(&Scheme::HTTPS) {
             true => Ok(self.secure_http1(io, &proxy.uri).await?),
@@ -183,7 +184,7 @@ impl Settings {
     }
 
     /// A connection to `target` that the proxy forwards.
-    async fn tunnel(&self, proxy: &Proxy, target: &Uri) -> Result<BoxIo, ConnectError> {
+    async fn tunnel(&self, proxy: &ProxyServer, target: &Uri) -> Result<BoxIo, ConnectError> {
         let through = |source: BoxError| ConnectError::Proxy {
             proxy: proxy.uri.to_string(),
             source,

@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod connect;
 mod error;
+mod no_proxy;
 mod proxy;
 #[cfg(test)]
 mod scripted;
@@ -12,7 +13,7 @@ mod server;
 pub use body::{BodyLimit, RequestBody, ResponseBody, decoded, empty_body, full_body};
 pub use client::{ClientConfig, HttpClient};
 pub use error::HttpError;
-pub use proxy::{InvalidProxy, Proxy, percent_decoded};
+pub use proxy::{InvalidProxy, InvalidProxyVariable, Proxy, percent_decoded};
 #[cfg(test)]
 pub(crate) use scripted::{Reply, ScriptedServer, StoppedClock, TestCa, response, until};
 pub use server::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_READ_TIMEOUT, HttpServer, ServerError};

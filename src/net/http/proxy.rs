@@ -1,15 +1,38 @@
-//! Proxies: which kind, where, and with which credentials.
+//! Proxies: which kind, where, with which credentials, and for which targets.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
-use http::uri::Uri;
+use http::uri::{Scheme, Uri};
 
-/// A proxy through which every connection goes.
+use super::no_proxy::NoProxy;
+
+/// What connections go through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy(Routes);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Routes {
+    /// One proxy for every target.
+    All(Arc<ProxyServer>),
+    /// As `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say.
+    Environment(Arc<Environment>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Environment {
+    http: Option<ProxyServer>,
+    https: Option<ProxyServer>,
+    no_proxy: NoProxy,
+}
+
+/// A proxy.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Proxy {
+pub(super) struct ProxyServer {
     pub(super) kind: ProxyKind,
     pub(super) uri: Uri,
     pub(super) credentials: Option<(String, String)>,
@@ -31,14 +54,99 @@ pub struct InvalidProxy {
     reason: &'static str,
 }
 
+/// An environment variable that should name a proxy names none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("environment variable {name}")]
+pub struct InvalidProxyVariable {
+    /// The variable.
+    pub name: &'static str,
+    /// Why.
+    pub source: InvalidProxy,
+}
+
 // === impl Proxy ===
 
 impl Proxy {
-    /// Parses `http://`, `https://`, `socks5://` or `socks5h://` with optional `user:password@`.
+    /// One proxy for every target: `http://`, `https://`, `socks5://` or `socks5h://` with
+    /// optional `user:password@`.
     ///
     /// # Errors
     /// Where the scheme is another, or there is no host.
     pub fn parse(text: &str) -> Result<Self, InvalidProxy> {
+        Ok(Self(Routes::All(Arc::new(ProxyServer::parse(text)?))))
+    }
+
+    /// The proxies of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, or their names in lower case;
+    /// `None` where neither of the first two is set. Loopback is always reached directly.
+    ///
+    /// # Errors
+    /// Where a variable names no usable proxy. Going past a proxy that was asked for would be
+    /// worse than not starting.
+    pub fn from_environment(
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<Self>, InvalidProxyVariable> {
+        let text = |upper: &'static str, lower: &'static str| {
+            [upper, lower].into_iter().find_map(|name| {
+                let value = variable(name)?.to_string_lossy().into_owned();
+                (!value.is_empty()).then_some((name, value))
+            })
+        };
+        let server = |upper, lower| match text(upper, lower) {
+            None => Ok(None),
+            Some((name, value)) => match ProxyServer::parse_lenient(&value) {
+                Ok(server) => Ok(Some(server)),
+                Err(source) => Err(InvalidProxyVariable { name, source }),
+            },
+        };
+        let (http, https) = (
+            server("HTTP_PROXY", "http_proxy")?,
+            server("HTTPS_PROXY", "https_proxy")?,
+        );
+        if http.is_none() && https.is_none() {
+            return Ok(None);
+        }
+        let no_proxy = text("NO_PROXY", "no_proxy").map(|(_, value)| NoProxy::parse(&value));
+        Ok(Some(Self(Routes::Environment(Arc::new(Environment {
+            http,
+            https,
+            no_proxy: no_proxy.unwrap_or_default(),
+        })))))
+    }
+
+    /// The proxy that a connection to `target` goes through.
+    pub(super) fn server(&self, target: &Uri) -> Option<&ProxyServer> {
+        match &self.0 {
+            Routes::All(server) => Some(server),
+            Routes::Environment(environment) => environment.server(target),
+        }
+    }
+}
+
+impl Environment {
+    fn server(&self, target: &Uri) -> Option<&ProxyServer> {
+        let is_https = target.scheme() == Some(&Scheme::HTTPS);
+        let host = target.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = target.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let server = if is_https { &self.https } else { &self.http };
+        server
+            .as_ref()
+            .filter(|_| !self.no_proxy.covers(host, port))
+    }
+}
+
+// === impl ProxyServer ===
+
+impl ProxyServer {
+    /// As [`Self::parse`], and without a scheme it is an HTTP proxy, as Go has it in variables.
+    fn parse_lenient(text: &str) -> Result<Self, InvalidProxy> {
+        match text.contains("://") {
+            true => Self::parse(text),
+            false => Self::parse(&format!("http://{text}")),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, InvalidProxy> {
         let invalid = |reason| InvalidProxy { reason };
         let uri: Uri = text.parse().map_err(|_| invalid("not a URL"))?;
         let (kind, scheme, port) = match uri.scheme_str() {
@@ -85,9 +193,9 @@ impl Proxy {
     }
 }
 
-impl fmt::Debug for Proxy {
+impl fmt::Debug for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy")
+        f.debug_struct("ProxyServer")
             .field("kind", &self.kind)
             .field("uri", &self.uri)
             .field("credentials", &self.credentials.as_ref().map(|_| "***"))
@@ -122,17 +230,75 @@ mod tests {
 
     #[test]
     fn proxies_are_parsed_and_keep_their_secret() {
-        let proxy = Proxy::parse("http://us%40er:p%3Aw@proxy.example:3128").unwrap();
+        let proxy = ProxyServer::parse("http://us%40er:p%3Aw@proxy.example:3128").unwrap();
         assert_eq!(
             proxy.credentials,
             Some(("us@er".to_owned(), "p:w".to_owned()))
         );
         assert_eq!(proxy.uri.to_string(), "http://proxy.example:3128/");
         assert!(!format!("{proxy:?}").contains("p:w"), "{proxy:?}");
-        let socks = Proxy::parse("socks5://[::1]").unwrap();
+        let socks = ProxyServer::parse("socks5://[::1]").unwrap();
         assert_eq!(socks.uri.to_string(), "http://[::1]:1080/");
         for bad in ["", "proxy:3128", "ftp://a", "/x", "http://"] {
             assert!(Proxy::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Through which proxy each target goes, by these variables.
+    fn through(variables: &[(&str, &str)], target: &str) -> Option<String> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let proxy = Proxy::from_environment(&variable).unwrap()?;
+        let server = proxy.server(&target.parse().unwrap())?;
+        Some(server.uri.to_string())
+    }
+
+    #[test]
+    fn the_environment_says_which_target_goes_through_which_proxy() {
+        let both = [
+            ("HTTP_PROXY", "http://plain:1"),
+            ("HTTPS_PROXY", "secure:2"),
+            ("NO_PROXY", "direct.example,10.0.0.0/8,here:9000"),
+        ];
+        for (target, proxy) in [
+            ("http://s3.example/b", Some("http://plain:1/")),
+            ("https://s3.example/b", Some("http://secure:2/")),
+            ("https://b.direct.example/k", None),
+            ("http://10.1.2.3:9000/", None),
+            ("http://here:9000/", None),
+            ("http://here:9001/", Some("http://plain:1/")),
+            ("http://localhost:9000/", None),
+            ("http://[::1]:9000/", None),
+            ("http://127.0.0.1/", None),
+        ] {
+            assert_eq!(through(&both, target).as_deref(), proxy, "{target}");
+        }
+        let lower = [("https_proxy", "socks5://s"), ("no_proxy", "*.a")];
+        assert_eq!(
+            through(&lower, "https://b").as_deref(),
+            Some("http://s:1080/")
+        );
+        assert_eq!(through(&lower, "http://b"), None);
+        assert_eq!(through(&lower, "https://x.a"), None);
+        let upper_first = [("HTTP_PROXY", ""), ("http_proxy", "http://l:1")];
+        assert_eq!(
+            through(&upper_first, "http://b").as_deref(),
+            Some("http://l:1/")
+        );
+        assert_eq!(through(&[("NO_PROXY", "*")], "http://b"), None);
+        assert_eq!(through(&[], "http://b"), None);
+    }
+
+    #[test]
+    fn a_broken_variable_is_named_and_not_shown() {
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"] {
+            let variable = |asked: &str| (asked == name).then(|| "ftp://hidden@x".into());
+            let error = Proxy::from_environment(&variable).unwrap_err();
+            assert_eq!(error.name, name);
+            let shown = format!("{error} {} {error:?}", error.source);
+            assert!(!shown.contains("hidden"), "{shown}");
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) struct Seen {
     pub(crate) line: String,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Which connection, from 0.
     pub(crate) connection: usize,
 }
@@ -209,16 +210,16 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let seen = Seen {
+    let mut seen = Seen {
         line,
         headers,
-        connection: 0,
+        ..Seen::default()
     };
     let length = seen
         .header("content-length")
         .map_or(0, |v| v.parse().unwrap());
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
+    seen.body = vec![0; length];
+    stream.read_exact(&mut seen.body).await.ok()?;
     Some(seen)
 }
 
