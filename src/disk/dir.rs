@@ -181,6 +181,21 @@ impl Dir {
         writer.commit().await
     }
 
+    /// As [`Dir::write_atomic`], but nothing is synced: what was written survives the end of this
+    /// process, however sudden, and may be lost in a power cut. For what only saves work.
+    ///
+    /// # Errors
+    /// Where a step fails; the old content then stands.
+    pub async fn write_atomic_unsynced(
+        &self,
+        relative: impl AsRef<Path>,
+        bytes: Vec<u8>,
+    ) -> Result<(), DiskError> {
+        let mut writer = self.create_atomic(relative).await?;
+        writer.write(bytes.into()).await?;
+        writer.commit_unsynced().await
+    }
+
     /// Starts a file that appears under its name only when it is committed.
     ///
     /// # Errors
@@ -350,6 +365,31 @@ impl Dir {
                 .map_err(|source| DiskError::new(op, &root.path.join(&relative), source))
         })
         .await
+    }
+}
+
+impl Dir {
+    /// Counts `operation` on `relative` as one operation, with faults and error context. It must
+    /// not block.
+    pub(super) async fn watched<T>(
+        &self,
+        op: &'static str,
+        relative: &Path,
+        operation: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, DiskError> {
+        let faults = &self.0.faults;
+        let outcome = match faults.before() {
+            Ok(()) => operation.await,
+            Err(error) => Err(error),
+        };
+        faults
+            .after(outcome)
+            .map_err(|error| self.error(op, relative, error))
+    }
+
+    /// An error of `op` on `relative`.
+    pub(super) fn error(&self, op: &'static str, relative: &Path, source: io::Error) -> DiskError {
+        DiskError::new(op, &self.0.path.join(relative), source)
     }
 }
 

@@ -1,68 +1,217 @@
-//! Reading file contents: runs in file order, out of the pool, off the network's threads.
+//! The disk engine: who makes the reads and writes that wait for a disk.
+//!
+//! Three engines do the same: io_uring on a thread of its own, blocking calls, and in tests one
+//! that misbehaves. Which one it is was decided once, at the start, and is told.
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::io::Errno;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{BufferPool, DiskError, DiskFile, PooledBuf, RUN_BYTES, blocking};
-use crate::disk::path::retry;
+use super::transfer::{Job, Progress, ReadJob, Work, WriteJob, ended_early};
+use super::uring::{self, Uring};
+use super::{BufferPool, DiskError, DiskFile, FileRuns, PooledBuf, ReadMode, pread};
 
-/// `O_DIRECT` wants offset, length and address aligned to the disk's logical block, at most a page.
-const DIRECT_ALIGNMENT: u64 = 4096;
-const DIRECT_BLOCK: usize = 4096;
+/// Where the kernel tells whether it gives io_uring to anyone (`kernel.io_uring_disabled`).
+const URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 
-const _: () = assert!(RUN_BYTES.is_multiple_of(DIRECT_BLOCK));
-
-/// How bytes come off the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadMode {
-    /// Through the page cache.
-    Buffered,
-    /// From the disk itself, past the page cache, where the file system can; elsewhere the file's
-    /// clean cached pages are dropped first. For a second opinion on bytes that looked damaged.
-    Direct,
+/// Which engine is asked for (`--io.engine`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineRequest {
+    /// io_uring where it works, else blocking calls, with a warning.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// Blocking calls.
+    Pread,
 }
 
-/// Reads files for everyone; cheap to clone.
+/// Which engine is in use, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// The name, as `--io.engine` takes it: `uring` or `pread`.
+    pub engine: &'static str,
+    /// `requested`, `probed` where `auto` found io_uring to work, else the name of the error
+    /// because of which it fell back, such as `EPERM`.
+    pub reason: String,
+}
+
+/// Why an engine can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "io_uring can't be used ({errno}): likely cause: {cause}; {remedy}, or use --io.engine=pread"
+)]
+pub struct EngineError {
+    /// The name of the error number, such as `EPERM`.
+    pub errno: String,
+    /// What most likely is behind it.
+    pub cause: String,
+    /// What an operator can do to have it.
+    pub remedy: &'static str,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Reads and writes files for everyone; cheap to clone. When the last clone is dropped, what is in
+/// flight is waited for.
 #[derive(Clone, Debug)]
 pub struct DiskEngine {
     pool: BufferPool,
+    driver: Arc<Driver>,
 }
 
-/// The bytes of a file range, as runs of at most [`RUN_BYTES`] in file order.
+/// The engine proper.
 #[derive(Debug)]
-pub struct FileRuns {
-    file: DiskFile,
-    direct: Option<DiskFile>,
-    pool: BufferPool,
-    mode: ReadMode,
-    position: u64,
-    end: u64,
+pub(super) struct Driver {
+    kind: DriverKind,
+    info: EngineInfo,
+    /// One permit for each transfer that may be in flight.
+    slots: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum DriverKind {
+    Uring(Uring),
+    Pread,
+    #[cfg(any(test, feature = "testing"))]
+    Sim(super::sim::Sim),
+}
+
+/// The right to have one transfer in flight.
+#[derive(Debug)]
+pub(super) struct Slot(OwnedSemaphorePermit);
+
+/// The answer to a transfer that was begun. Dropping it does not stop the transfer.
+#[derive(Debug)]
+pub(super) struct Pending<T>(oneshot::Receiver<io::Result<T>>);
+
+// === impl EngineError ===
+
+impl EngineError {
+    fn new(source: io::Error) -> Self {
+        let (cause, remedy) = match Errno::from_io_error(&source) {
+            Some(Errno::PERM | Errno::ACCESS) => refusal_cause(),
+            Some(Errno::NOSYS) => (
+                "a kernel or sandbox without io_uring".to_owned(),
+                "run on Linux 5.11 or later outside such a sandbox",
+            ),
+            Some(Errno::NOMEM) => (
+                "the limit of locked memory (ulimit -l)".to_owned(),
+                "raise it (LimitMEMLOCK=, memlock)",
+            ),
+            _ => (
+                "a kernel without what it needs of io_uring".to_owned(),
+                "run on Linux 5.11 or later",
+            ),
+        };
+        Self {
+            errno: errno_name(&source),
+            cause,
+            remedy,
+            source,
+        }
+    }
+}
+
+fn refusal_cause() -> (String, &'static str) {
+    let disabled = std::fs::read_to_string(URING_DISABLED).unwrap_or_default();
+    match disabled.trim() {
+        level @ ("1" | "2") => (
+            format!("kernel.io_uring_disabled={level}"),
+            "set kernel.io_uring_disabled=0",
+        ),
+        _ => (
+            "a seccomp filter, as containerd 2, Docker and GKE Autopilot have by default"
+                .to_owned(),
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile",
+        ),
+    }
+}
+
+fn errno_name(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM) => "EPERM".to_owned(),
+        Some(Errno::ACCESS) => "EACCES".to_owned(),
+        Some(Errno::NOSYS) => "ENOSYS".to_owned(),
+        Some(Errno::NOMEM) => "ENOMEM".to_owned(),
+        Some(Errno::INVAL) => "EINVAL".to_owned(),
+        Some(Errno::MFILE) => "EMFILE".to_owned(),
+        Some(Errno::NFILE) => "ENFILE".to_owned(),
+        Some(errno) => format!("errno {}", errno.raw_os_error()),
+        None => error.to_string(),
+    }
 }
 
 // === impl DiskEngine ===
 
 impl DiskEngine {
-    /// An engine which reads into buffers of `pool`.
+    /// The engine that is asked for, over the buffers of `pool`. It is tried out by reading a
+    /// file. Under [`EngineRequest::Auto`] a refusal is logged here and is no error.
+    ///
+    /// # Errors
+    /// Where io_uring is asked for and is not to be had.
+    pub fn build(request: EngineRequest, pool: BufferPool) -> Result<Self, EngineError> {
+        let driver = match request {
+            EngineRequest::Pread => Driver::pread("requested".to_owned()),
+            EngineRequest::Uring => Driver::uring("requested").map_err(EngineError::new)?,
+            EngineRequest::Auto => match Driver::uring("probed") {
+                Ok(driver) => driver,
+                Err(error) => {
+                    let refused = EngineError::new(error);
+                    tracing::warn!(
+                        errno = %refused.errno, cause = %refused.cause, remedy = refused.remedy,
+                        err = %refused.source,
+                        "io_uring can't be used; reading with blocking calls, which costs some \
+                         more CPU"
+                    );
+                    Driver::pread(refused.errno)
+                }
+            },
+        };
+        Ok(Self::over(driver, pool))
+    }
+
+    /// An engine of blocking calls over the buffers of `pool`.
     pub fn new(pool: BufferPool) -> Self {
-        Self { pool }
+        Self::over(Driver::pread("requested".to_owned()), pool)
+    }
+
+    /// The same engine over the buffers of another pool.
+    #[must_use]
+    pub fn with_pool(&self, pool: BufferPool) -> Self {
+        Self {
+            driver: Arc::clone(&self.driver),
+            pool,
+        }
+    }
+
+    fn over(driver: Driver, pool: BufferPool) -> Self {
+        Self {
+            pool,
+            driver: Arc::new(driver),
+        }
+    }
+
+    /// Which engine this is, and why.
+    pub fn info(&self) -> &EngineInfo {
+        &self.driver.info
+    }
+
+    /// The buffers it reads into.
+    pub fn pool(&self) -> &BufferPool {
+        &self.pool
     }
 
     /// The runs of `range` of `file`. Past the size the file had when it was opened there is
     /// nothing; a file that has shrunk since gives an error, never zeros or a short success.
     pub fn runs(&self, file: &DiskFile, range: Range<u64>, mode: ReadMode) -> FileRuns {
-        FileRuns {
-            file: file.clone(),
-            direct: None,
-            pool: self.pool.clone(),
-            mode,
-            position: range.start,
-            end: range.end.min(file.size_bytes()),
-        }
+        FileRuns::new(self.clone(), file.clone(), range, mode)
     }
 
     /// A short range in one piece.
@@ -89,243 +238,130 @@ impl DiskEngine {
         }
         Ok(bytes)
     }
-}
 
-// === impl FileRuns ===
-
-impl FileRuns {
-    /// The next run, of at most `within` bytes; `None` at the end of the range.
-    ///
-    /// # Errors
-    /// Where the disk can't be read, or the file has become shorter than it was.
-    pub async fn next(&mut self, within: u64) -> Result<Option<Bytes>, DiskError> {
-        if self.position >= self.end {
-            return Ok(None);
-        }
-        assert!(within > 0, "a run has at least one byte");
-        if self.mode == ReadMode::Direct && self.direct.is_none() {
-            let file = self.file.clone();
-            self.direct = Some(blocking(move || reopen_past_cache(&file)).await);
-        }
-        let buffer = self.pool.take().await;
-        let file = self.direct.as_ref().unwrap_or(&self.file).clone();
-        let position = self.position;
-        let end = self.end.min(position.saturating_add(within));
-        // A buffered run starts where the last one ended; a direct one at an aligned offset before.
-        let aligned = match self.mode {
-            ReadMode::Buffered => position,
-            ReadMode::Direct => position - position % DIRECT_ALIGNMENT,
-        };
-        let direct = self.mode == ReadMode::Direct;
-        let path = self.file.path().to_owned();
-        let read = move || {
-            let refused = file.faults.before();
-            let outcome = refused.map_err(|error| at_offset(aligned, error));
-            let outcome = outcome.and_then(|()| fill(&file, aligned, end, direct, buffer));
-            file.faults.after(outcome)
-        };
-        let (buffer, filled) = blocking(read)
-            .await
-            .map_err(|source| DiskError::new("read", &path, source))?;
-        let skipped = usize::try_from(position - aligned).expect("less than a page");
-        let run = buffer.into_bytes();
-        let run = run.slice(skipped..filled.max(skipped));
-        if run.is_empty() {
-            return Err(DiskError::new("read", &path, ended_early(position)));
-        }
-        self.position += run.len() as u64;
-        Ok(Some(run))
+    /// Waits for a place among the transfers in flight. These end by themselves, so one who holds
+    /// buffers may wait here.
+    pub(super) async fn slot(&self) -> Slot {
+        let permit = Arc::clone(&self.driver.slots).acquire_owned().await;
+        Slot(permit.expect("the engine's semaphore is never closed"))
     }
-}
 
-/// Fills the buffer from `offset`, as far as it, `end` and the file go; how many bytes there are.
-fn fill(
-    file: &DiskFile,
-    offset: u64,
-    end: u64,
-    direct: bool,
-    mut buffer: PooledBuf,
-) -> io::Result<(PooledBuf, usize)> {
-    let wanted = usize::try_from(end - offset)
-        .unwrap_or(usize::MAX)
-        .min(RUN_BYTES);
-    // Direct reads need whole blocks; of anything else, only what is wanted.
-    let asked = if direct {
-        wanted.next_multiple_of(DIRECT_BLOCK)
-    } else {
-        wanted
-    };
-    let mut filled = 0;
-    while filled < wanted {
-        let at = offset + filled as u64;
-        let space = &mut buffer.whole_mut()[filled..asked];
-        match retry(|| rustix::io::pread(&*file.descriptor, &mut *space, at)) {
-            Ok(0) => return Err(ended_early(at)),
-            Ok(count) => filled += count,
-            Err(errno) => return Err(at_offset(at, errno.into())),
-        }
-        // A direct read ends off a block boundary only at the end of the file.
-        if direct && filled < wanted && !(filled as u64).is_multiple_of(DIRECT_ALIGNMENT) {
-            return Err(ended_early(offset + filled as u64));
-        }
+    /// A place among the transfers in flight, where one is free now.
+    pub(super) fn try_slot(&self) -> Option<Slot> {
+        let permit = Arc::clone(&self.driver.slots).try_acquire_owned();
+        permit.ok().map(Slot)
     }
-    let filled = filled.min(wanted);
-    buffer.set_length(filled);
-    Ok((buffer, filled))
-}
 
-/// The same file for reading past the page cache. Where the file system has no such way, the
-/// clean pages of the file are dropped, which evicts them for Prometheus too: this is for bytes
-/// that looked damaged, never for the bulk.
-fn reopen_past_cache(file: &DiskFile) -> DiskFile {
-    use std::os::fd::AsRawFd;
-    let by_descriptor = format!("/proc/self/fd/{}", file.descriptor.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(Path::new(&by_descriptor), flags, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|descriptor| {
-            DiskFile::new(descriptor, file.path().to_owned(), file.faults.clone())
+    /// Begins a read, which goes on whether or not its answer is waited for.
+    pub(super) fn begin_read(
+        &self,
+        slot: Slot,
+        file: Arc<OwnedFd>,
+        progress: Progress,
+        buffer: PooledBuf,
+    ) -> Pending<PooledBuf> {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Read(ReadJob {
+            progress,
+            buffer,
+            reply,
         });
-    match opened {
-        Ok(direct) if probe_direct(&direct) => direct,
-        _ => {
-            // A refusal only means that the cached pages stay and are read once more.
-            let dropped = rustix::fs::fadvise(file.descriptor.as_fd(), 0, None, Advice::DontNeed);
-            if let Err(error) = dropped {
-                tracing::debug!(
-                    path = %file.path().display(), err = %error,
-                    "cached pages were kept"
-                );
-            }
-            file.clone()
+        self.submit(slot, file, work);
+        Pending(answer)
+    }
+
+    /// Begins a write, which goes on whether or not its answer is waited for.
+    pub(super) fn begin_write(
+        &self,
+        slot: Slot,
+        file: Arc<OwnedFd>,
+        progress: Progress,
+        bytes: Bytes,
+    ) -> Pending<()> {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Write(WriteJob {
+            progress,
+            bytes,
+            reply,
+        });
+        self.submit(slot, file, work);
+        Pending(answer)
+    }
+
+    fn submit(&self, Slot(slot): Slot, file: Arc<OwnedFd>, work: Work) {
+        let job = Job { file, work, slot };
+        match &self.driver.kind {
+            DriverKind::Uring(uring) => uring.submit(job),
+            DriverKind::Pread => pread::submit(job),
+            #[cfg(any(test, feature = "testing"))]
+            DriverKind::Sim(sim) => sim.submit(job),
+        }
+    }
+
+    /// Whether bytes in the page cache are copied from it without asking the engine.
+    pub(super) fn takes_cached_bytes_inline(&self) -> bool {
+        match &self.driver.kind {
+            DriverKind::Uring(_) | DriverKind::Pread => true,
+            // Its faults would never be met.
+            #[cfg(any(test, feature = "testing"))]
+            DriverKind::Sim(_) => false,
         }
     }
 }
 
-/// Whether the first block can be read directly: some file systems take the flag and then refuse.
-fn probe_direct(file: &DiskFile) -> bool {
-    let mut block = vec![0u8; 2 * DIRECT_BLOCK];
-    let start = block.as_ptr().align_offset(DIRECT_BLOCK);
-    let Some(aligned) = block.get_mut(start..start + DIRECT_BLOCK) else {
-        return false;
-    };
-    rustix::io::pread(&*file.descriptor, aligned, 0).is_ok()
+#[cfg(any(test, feature = "testing"))]
+impl DiskEngine {
+    /// An engine which misbehaves as `faults` say.
+    pub fn simulated(faults: super::SimFaults, pool: BufferPool) -> Self {
+        let driver = Driver {
+            kind: DriverKind::Sim(super::sim::Sim::new(faults)),
+            info: EngineInfo {
+                engine: "sim",
+                reason: "requested".to_owned(),
+            },
+            slots: Arc::new(Semaphore::new(pread::IN_FLIGHT_MAX)),
+        };
+        Self::over(driver, pool)
+    }
 }
 
-/// Says where a read failed; the kind of the error stays what it was.
-fn at_offset(offset: u64, source: io::Error) -> io::Error {
-    io::Error::new(source.kind(), ReadFailed { offset, source })
+// === impl Driver ===
+
+impl Driver {
+    fn uring(reason: &str) -> io::Result<Self> {
+        Ok(Self {
+            kind: DriverKind::Uring(Uring::start()?),
+            info: EngineInfo {
+                engine: "uring",
+                reason: reason.to_owned(),
+            },
+            slots: Arc::new(Semaphore::new(uring::IN_FLIGHT_MAX)),
+        })
+    }
+
+    fn pread(reason: String) -> Self {
+        Self {
+            kind: DriverKind::Pread,
+            info: EngineInfo {
+                engine: "pread",
+                reason,
+            },
+            slots: Arc::new(Semaphore::new(pread::IN_FLIGHT_MAX)),
+        }
+    }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("at offset {offset}")]
-struct ReadFailed {
-    offset: u64,
-    source: io::Error,
-}
+// === impl Pending ===
 
-fn ended_early(offset: u64) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        format!("the file ends at offset {offset}, before the size it had when it was opened"),
-    )
+impl<T> Pending<T> {
+    /// Waits for the answer; to be called again only where the wait before was given up.
+    pub(super) async fn wait(&mut self) -> io::Result<T> {
+        match (&mut self.0).await {
+            Ok(answer) => answer,
+            Err(_) => Err(io::Error::other("the disk engine has ended")),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{Containment, Dir};
-    use proptest::prelude::*;
-
-    async fn opened(content: &[u8]) -> (tempfile::TempDir, DiskFile) {
-        let scratch = tempfile::tempdir().unwrap();
-        std::fs::write(scratch.path().join("f"), content).unwrap();
-        let dir = Dir::open(scratch.path(), Containment::Beneath)
-            .await
-            .unwrap();
-        let file = dir.open_file("f").await.unwrap();
-        (scratch, file)
-    }
-
-    fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i % 251) as u8).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn any_range_reads_the_same_in_both_modes(
-            size in 0usize..3 * RUN_BYTES, from in 0.0f64..1.0, to in 0.0f64..1.1,
-        ) {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            let runtime = builder.enable_all().build().unwrap();
-            runtime.block_on(async {
-                let content = pattern(size);
-                let (_scratch, file) = opened(&content).await;
-                let engine = DiskEngine::new(BufferPool::new(1));
-                let start = (size as f64 * from) as usize;
-                let end = ((size as f64 * to) as usize).max(start);
-                for mode in [ReadMode::Buffered, ReadMode::Direct] {
-                    let mut runs = engine.runs(&file, start as u64..end as u64, mode);
-                    let mut read = Vec::new();
-                    while let Some(run) = runs.next(u64::MAX).await.unwrap() {
-                        assert!(run.len() <= RUN_BYTES);
-                        read.extend_from_slice(&run);
-                    }
-                    assert!(read == content[start..end.min(size)], "{mode:?} {start}..{end}");
-                }
-            });
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_shrinks_is_an_error_and_not_zeros() {
-        for mode in [ReadMode::Buffered, ReadMode::Direct] {
-            let (scratch, file) = opened(&pattern(2 * RUN_BYTES)).await;
-            let engine = DiskEngine::new(BufferPool::new(2));
-            let mut runs = engine.runs(&file, 0..u64::MAX, mode);
-            runs.next(u64::MAX).await.unwrap().unwrap();
-            let writer = std::fs::OpenOptions::new()
-                .write(true)
-                .open(scratch.path().join("f"));
-            writer.unwrap().set_len(RUN_BYTES as u64 + 10).unwrap();
-            let error = runs.next(u64::MAX).await.unwrap_err();
-            assert_eq!(
-                error.source.kind(),
-                io::ErrorKind::UnexpectedEof,
-                "{error:?}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_short_range_reads_no_more_than_itself() {
-        let (_scratch, file) = opened(&pattern(2 * RUN_BYTES)).await;
-        let pool = BufferPool::new(1);
-        let read = |mut buffer: PooledBuf, direct| {
-            buffer.whole_mut().fill(0xff);
-            let (mut buffer, filled) = fill(&file, 4096, 4104, direct, buffer).unwrap();
-            let touched = buffer.whole_mut().iter().take_while(|byte| **byte != 0xff);
-            (filled, touched.count())
-        };
-        assert_eq!(read(pool.take().await, false), (8, 8));
-        assert_eq!(read(pool.take().await, true), (8, DIRECT_BLOCK));
-    }
-
-    #[tokio::test]
-    async fn exact_reads_refuse_a_range_past_the_end() {
-        let (_scratch, file) = opened(&pattern(100)).await;
-        let engine = DiskEngine::new(BufferPool::new(1));
-        let tail = engine
-            .read_exact(&file, 90..100, ReadMode::Buffered)
-            .await
-            .unwrap();
-        assert_eq!(tail, pattern(100)[90..]);
-        assert!(
-            engine
-                .read_exact(&file, 90..101, ReadMode::Buffered)
-                .await
-                .is_err()
-        );
-    }
-}
+mod tests;

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
 
-use super::Faults;
+use super::direct::Ways;
+use super::{Faults, residency};
 
 /// What identifies a file's content without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +64,7 @@ fn nanoseconds(seconds: impl Into<i128>, rest: impl Into<i128>) -> i128 {
 pub struct DiskFile {
     pub(super) descriptor: Arc<OwnedFd>,
     pub(super) faults: Faults,
+    pub(super) ways: Arc<Ways>,
     identity: FileIdentity,
     path: Arc<Path>,
 }
@@ -76,6 +78,7 @@ impl DiskFile {
         Ok(Self {
             descriptor: Arc::new(descriptor),
             faults,
+            ways: Arc::default(),
             identity: FileIdentity::of(&stat)?,
             path: path.into(),
         })
@@ -98,6 +101,15 @@ impl DiskFile {
     /// The size in bytes when the file was opened.
     pub fn size_bytes(&self) -> u64 {
         self.identity.size_bytes
+    }
+
+    /// How much of the file is in the page cache, in bytes, whole pages counted.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell: before Linux 6.5, in some sandboxes, and of another user's
+    /// file that may not be written.
+    pub fn cached_bytes(&self) -> io::Result<u64> {
+        residency::cached_bytes(self.descriptor.as_fd())
     }
 
     /// The path it was opened by, for messages.

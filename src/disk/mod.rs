@@ -2,16 +2,30 @@
 //!
 //! A [`Dir`] is a held directory; everything below it is reached relative to its descriptor.
 //! A [`DiskEngine`] reads file contents as runs of at most [`RUN_BYTES`] out of one
-//! [`BufferPool`], whose size bounds the memory of all bulk reading. Blocking calls never run on
-//! the network's threads. `disk` knows nothing of TSDB blocks or buckets.
+//! [`BufferPool`], whose size bounds the memory of all bulk reading, and leaves the page cache as
+//! it was. Calls that may wait for a disk never run on the network's threads. `disk` knows nothing
+//! of TSDB blocks or buckets.
 
 mod buffer;
+#[cfg(test)]
+mod conformance;
 mod dir;
+mod direct;
 mod engine;
 mod faults;
 mod file;
 mod list;
+mod metrics;
 mod path;
+mod pread;
+mod residency;
+mod runs;
+#[cfg(any(test, feature = "testing"))]
+mod sim;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
+mod transfer;
+mod uring;
 mod watch;
 mod writer;
 
@@ -20,10 +34,14 @@ use std::path::{Path, PathBuf};
 
 pub use buffer::{BufferPool, PooledBuf, RUN_BYTES};
 pub use dir::{Containment, Dir};
-pub use engine::{DiskEngine, FileRuns, ReadMode};
+pub use engine::{DiskEngine, EngineError, EngineInfo, EngineRequest};
 pub use faults::Faults;
 pub use file::{DiskFile, FileIdentity, FileStamp};
 pub use list::{Entry, EntryKind};
+pub use metrics::register_engine_info;
+pub use runs::{FileRuns, ReadMode};
+#[cfg(any(test, feature = "testing"))]
+pub use sim::SimFaults;
 pub use watch::DirWatch;
 pub use writer::{AtomicWriter, TempFile};
 

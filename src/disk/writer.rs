@@ -1,25 +1,33 @@
 //! Writing files: such as appear whole or not at all, and such as never have a name.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::dir::Dir;
+use super::direct::{self, Direct};
+use super::engine::Pending;
 use super::path::{retry, split};
-use super::{DiskError, DiskFile};
+use super::transfer::{Progress, errno_of};
+use super::{DiskEngine, DiskError, DiskFile, RUN_BYTES, blocking};
 
 /// The end of the name of a file which is still being written. What stands before it is the
 /// target's name, a dot and a [`stamp`] of the writer.
 pub(super) const PARTIAL_SUFFIX: &str = ".outrigger-partial";
+
+/// Direct writes in flight for one file. Each holds a buffer; more make no disk faster.
+const WRITES_MAX: usize = 4;
 
 /// A file that appears under its name only at [`AtomicWriter::commit`].
 ///
@@ -34,6 +42,20 @@ pub struct AtomicWriter {
     partial_name: OsString,
     name: OsString,
     file: Arc<std::fs::File>,
+    /// How many bytes were given.
+    position: u64,
+    past_cache: Option<PastCache>,
+}
+
+/// How a file's bytes go past the page cache.
+#[derive(Debug)]
+struct PastCache {
+    engine: DiskEngine,
+    /// `None` where there is no such way; the pages are then dropped once they are synced.
+    direct: Option<Direct>,
+    in_flight: VecDeque<Pending<()>>,
+    has_written: bool,
+    allocated_bytes: u64,
 }
 
 /// A file without a name, gone when it is dropped.
@@ -73,20 +95,63 @@ impl AtomicWriter {
             partial_name,
             name,
             file: Arc::new(file),
+            position: 0,
+            past_cache: None,
         })
+    }
+
+    /// Lets the bytes, of which `size_bytes` are expected, leave nothing in the page cache: they
+    /// are written by `engine` past it, several runs at a time; where the file system or the
+    /// memory they lie in is not fit for that, their pages are dropped at the commit.
+    ///
+    /// # Errors
+    /// Where there is no room for that many bytes.
+    pub async fn past_cache(
+        mut self,
+        engine: &DiskEngine,
+        size_bytes: u64,
+    ) -> Result<Self, DiskError> {
+        let mut past_cache = PastCache {
+            engine: engine.clone(),
+            direct: None,
+            in_flight: VecDeque::new(),
+            has_written: false,
+            allocated_bytes: 0,
+        };
+        // Of less than a run the page cache hardly notices.
+        if size_bytes >= RUN_BYTES as u64 {
+            let file = Arc::clone(&self.file);
+            let prepared = blocking(move || prepare(&file, size_bytes)).await;
+            (past_cache.direct, past_cache.allocated_bytes) =
+                prepared.map_err(|error| self.dir.error("write", &self.target, error))?;
+        }
+        self.past_cache = Some(past_cache);
+        Ok(self)
     }
 
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// Where the disk refuses them.
+    /// Where the disk refuses them, or has refused earlier ones.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), DiskError> {
+        let (dir, target) = (self.dir.clone(), self.target.clone());
+        dir.watched("write", &target, self.append(bytes)).await
+    }
+
+    async fn append(&mut self, mut bytes: Bytes) -> io::Result<()> {
+        let offset = self.position;
+        self.position += bytes.len() as u64;
+        let direct_bytes = match &mut self.past_cache {
+            Some(past_cache) => past_cache.write(offset, &bytes).await?,
+            None => 0,
+        };
+        let rest = bytes.split_off(direct_bytes);
+        if rest.is_empty() {
+            return Ok(());
+        }
         let file = Arc::clone(&self.file);
-        self.dir
-            .call("write", &self.target, move |_, _| {
-                io::Write::write_all(&mut &*file, &bytes)
-            })
-            .await
+        let offset = offset + direct_bytes as u64;
+        blocking(move || file.write_all_at(&rest, offset)).await
     }
 
     /// Syncs what was written, gives it its name and syncs the directory.
@@ -95,23 +160,52 @@ impl AtomicWriter {
     /// Where a step fails, or another writer of the target has started since. After a failed
     /// rename the old file stands; after a failed sync of the directory the new one does, and may
     /// not survive a power cut.
-    pub async fn commit(self) -> Result<(), DiskError> {
-        let file = Arc::clone(&self.file);
-        self.dir
-            .call("sync", &self.target, move |_, _| file.sync_all())
-            .await?;
-        let (parent, from, to) = (Arc::clone(&self.parent), self.partial_name, self.name);
+    pub async fn commit(mut self) -> Result<(), DiskError> {
+        let (dir, target) = (self.dir.clone(), self.target.clone());
+        dir.watched("sync", &target, self.sync()).await?;
+        let parent = Arc::clone(&self.parent);
+        self.commit_unsynced().await?;
+        dir.call("sync directory of", &target, move |_, _| {
+            Ok(rustix::fs::fsync(&*parent)?)
+        })
+        .await
+    }
+
+    /// Gives what was written its name and syncs nothing: a crash of this process leaves the old
+    /// content or the new, a power cut may leave neither.
+    ///
+    /// # Errors
+    /// Where another writer of the target has started since, or the renaming fails; the old file
+    /// then stands.
+    pub async fn commit_unsynced(self) -> Result<(), DiskError> {
+        let (parent, from, to) = (self.parent, self.partial_name, self.name);
         self.dir
             .call("rename", &self.target, move |_, _| {
                 Ok(rustix::fs::renameat(&*parent, from, &*parent, to)?)
             })
-            .await?;
-        let parent = self.parent;
-        self.dir
-            .call("sync directory of", &self.target, move |_, _| {
-                Ok(rustix::fs::fsync(&*parent)?)
-            })
             .await
+    }
+
+    async fn sync(&mut self) -> io::Result<()> {
+        let Some(past_cache) = &mut self.past_cache else {
+            let file = Arc::clone(&self.file);
+            return blocking(move || file.sync_all()).await;
+        };
+        past_cache.finish().await?;
+        let is_longer = past_cache.allocated_bytes > self.position;
+        let (file, position) = (Arc::clone(&self.file), self.position);
+        blocking(move || {
+            if is_longer {
+                file.set_len(position)?;
+            }
+            file.sync_all()?;
+            // These pages are this writer's own: nobody else can have read them yet.
+            if let Err(error) = rustix::fs::fadvise(&*file, 0, None, Advice::DontNeed) {
+                tracing::debug!(err = %error, "written pages stay in the page cache");
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Gives up: removes what was written, unless a later writer of the target already has.
@@ -125,6 +219,94 @@ impl AtomicWriter {
                 remove_if_there(&parent, &name)
             })
             .await
+    }
+}
+
+/// Makes room for `size_bytes`, so that writes of all of it can run side by side, and opens the
+/// way past the page cache. What can't be had is done without; only a full disk is an error.
+fn prepare(file: &std::fs::File, size_bytes: u64) -> io::Result<(Option<Direct>, u64)> {
+    let direct = match direct::reopen(file.as_fd(), OFlags::WRONLY) {
+        Ok(direct) => direct,
+        Err(error) => {
+            tracing::debug!(err = %error, "the file system has no way past the page cache");
+            return Ok((None, 0));
+        }
+    };
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
+        Ok(()) => Ok((Some(direct), size_bytes)),
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(errno.into()),
+        Err(errno) => {
+            tracing::debug!(err = %errno, "the file system allocates nothing beforehand");
+            Ok((Some(direct), 0))
+        }
+    }
+}
+
+// === impl PastCache ===
+
+impl PastCache {
+    /// Begins to write what of `bytes` is fit for it, and says how many that are.
+    async fn write(&mut self, offset: u64, bytes: &Bytes) -> io::Result<usize> {
+        let Some(direct) = self.direct.clone() else {
+            return Ok(0);
+        };
+        let length = fit_bytes(&direct, offset, bytes);
+        if length == 0 {
+            return Ok(0);
+        }
+        while self.in_flight.len() >= WRITES_MAX {
+            self.finish_one().await?;
+        }
+        let slot = self.engine.slot().await;
+        let file = direct.descriptor;
+        let part = bytes.slice(..length);
+        let progress = Progress::write(offset, length, direct.alignment.block_bytes);
+        let mut pending = self.engine.begin_write(slot, file, progress, part);
+        if self.has_written {
+            self.in_flight.push_back(pending);
+            return Ok(length);
+        }
+        // Some file systems take the flag and then refuse the first write.
+        match pending.wait().await {
+            Ok(()) => {
+                self.has_written = true;
+                Ok(length)
+            }
+            Err(error) if matches!(errno_of(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
+                tracing::debug!(err = %error, "the file system has no way past the page cache");
+                self.direct = None;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn finish_one(&mut self) -> io::Result<()> {
+        let Some(first) = self.in_flight.front_mut() else {
+            return Ok(());
+        };
+        let outcome = first.wait().await;
+        self.in_flight.pop_front();
+        outcome
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        while !self.in_flight.is_empty() {
+            self.finish_one().await?;
+        }
+        Ok(())
+    }
+}
+
+/// How many of `bytes`, from the first, can be written directly at `offset`.
+fn fit_bytes(direct: &Direct, offset: u64, bytes: &Bytes) -> usize {
+    let alignment = direct.alignment;
+    let is_fit = offset.is_multiple_of(alignment.block_bytes as u64)
+        && bytes.as_ptr().addr().is_multiple_of(alignment.memory_bytes);
+    if is_fit {
+        bytes.len() - bytes.len() % alignment.block_bytes
+    } else {
+        0
     }
 }
 
@@ -287,6 +469,29 @@ mod tests {
                     assert!(at >= 5, "create, write, sync, rename, sync directory");
                     break;
                 }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn unsynced_content_survives_a_crash_of_the_process_whole() {
+        for takes_effect in [false, true] {
+            for at in 0..5 {
+                let scratch = tempfile::tempdir().unwrap();
+                std::fs::write(scratch.path().join("state"), "old").unwrap();
+                let faults = Faults::crash_at(at, takes_effect);
+                let dir = Dir::open_with_faults(scratch.path(), Containment::Beneath, faults);
+                let dir = dir.await.unwrap();
+                let outcome = dir.write_atomic_unsynced("state", b"new".to_vec()).await;
+                let content = std::fs::read_to_string(scratch.path().join("state")).unwrap();
+                // Create, write, rename; nothing after.
+                assert_eq!(outcome.is_ok(), at >= 3);
+                let is_renamed = at >= 3 || (at == 2 && takes_effect);
+                assert_eq!(
+                    content,
+                    if is_renamed { "new" } else { "old" },
+                    "operation {at}"
+                );
             }
         }
     }

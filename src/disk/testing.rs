@@ -1,0 +1,35 @@
+//! The engine that the tests of all modules read with.
+//!
+//! The suite runs once for each engine, and which one it is comes from outside: this is the only
+//! file below `app` that reads the environment, and no part of the product.
+
+use std::sync::OnceLock;
+
+use super::{BufferPool, DiskEngine, EngineRequest};
+
+impl DiskEngine {
+    /// The engine that tests run with: what the environment variable `OUTRIGGER_TEST_IO` says
+    /// (`uring`, `pread` or `auto`), else io_uring where it works. All tests of a process share
+    /// one ring.
+    ///
+    /// # Panics
+    /// Where the variable asks for what can't be had.
+    pub fn for_tests(pool: BufferPool) -> Self {
+        static ENGINE: OnceLock<DiskEngine> = OnceLock::new();
+        let engine = ENGINE.get_or_init(|| {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the test suite runs three times, and nothing else tells it how"
+            )]
+            let asked = std::env::var("OUTRIGGER_TEST_IO").ok();
+            let request = match asked.as_deref() {
+                None | Some("" | "auto") => EngineRequest::Auto,
+                Some("uring") => EngineRequest::Uring,
+                Some("pread") => EngineRequest::Pread,
+                Some(other) => panic!("OUTRIGGER_TEST_IO={other} is no engine"),
+            };
+            Self::build(request, BufferPool::new(1)).expect("the engine asked for")
+        });
+        engine.with_pool(pool)
+    }
+}
