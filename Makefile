@@ -42,6 +42,7 @@ test: left-out-reset fmt-check lint prometheus ## Everything a change must pass:
 	cargo test --locked --all-features --test tidy
 	$(call step,tests: unit$(,) property$(,) integration$(,) documentation)
 	cargo test --locked --all-features --no-fail-fast 2>&1 | tee target/test.log
+	@$(MAKE) --no-print-directory test-io
 	$(call step,benches$(,) each run once)
 	@if compgen -G 'benches/*.rs' >/dev/null; then \
 	  cargo test --locked --all-features --bench '*' 2>&1 | tee -a target/test.log; \
@@ -50,6 +51,23 @@ test: left-out-reset fmt-check lint prometheus ## Everything a change must pass:
 	$(call step,totals)
 	@$(totals) target/test.log
 	@{ cat target/left-out 2>/dev/null; grep -h 'LEFT OUT' target/test.log; } || true
+
+# The tests of whatever reads files, once for each way to do it. The first is the one that all tests
+# use where it works; the last is how most containers run.
+IO_TESTS := disk:: objstore:: shipper::
+io_tests = cargo test --locked --all-features --no-fail-fast --lib -- $(IO_TESTS) 2>&1 | tee -a target/test.log
+runner_variable = CARGO_TARGET_$$(rustc -vV | awk '/^host:/ { print toupper($$2) }' | tr - _)_RUNNER
+
+.PHONY: test-io
+test-io: ## The tests of disk, objstore and shipper with io_uring, without it, and with it forbidden
+	$(call step,disk$(,) objstore and shipper: io_uring)
+	OUTRIGGER_TEST_IO=uring $(io_tests)
+	$(call step,disk$(,) objstore and shipper: blocking calls)
+	OUTRIGGER_TEST_IO=pread $(io_tests)
+	$(call step,disk$(,) objstore and shipper: io_uring and cachestat forbidden by seccomp)
+	cargo build --locked --all-features --example under-seccomp
+	export "$(runner_variable)=$(CURDIR)/target/debug/examples/under-seccomp --deny=cachestat"; \
+	  OUTRIGGER_TEST_IO=auto $(io_tests)
 
 # Adds up the lines in which cargo test tells its results.
 totals = awk '/^test result:/ { n++; passed += $$4; failed += $$6; ignored += $$8 } \

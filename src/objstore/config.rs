@@ -6,19 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::{
-    Bucket, BucketMetrics, FilesystemBucket, Instrumented, InvalidKey, Prefixed, Retrying,
-};
-use crate::model::Clock;
+use super::s3::S3Keys;
+use super::{InvalidKey, S3ConfigError, S3Settings};
 
 /// Types of the reference that are not built here yet.
-const NOT_BUILT_YET: [&str; 9] = [
-    "S3",
+const NOT_BUILT_YET: [&str; 8] = [
     "GCS",
     "AZURE",
     "SWIFT",
@@ -49,6 +45,8 @@ pub enum Provider {
         /// bucket's name, so it is cleaned as the reference does: by its text alone.
         directory: PathBuf,
     },
+    /// `type: S3`.
+    S3(Box<S3Settings>),
 }
 
 /// The document can't be used. Start-up ends with it.
@@ -62,13 +60,16 @@ pub enum ConfigError {
     UnknownType(String),
     /// A type that the reference knows and this version does not have.
     #[error(
-        "create {0} client: this version of outrigger ships to FILESYSTEM buckets only; \
+        "create {0} client: this version of outrigger ships to S3 and FILESYSTEM buckets only; \
          keep the previous sidecar on this host until the release that has {0}"
     )]
     NotBuiltYet(String),
     /// FILESYSTEM without a directory.
     #[error("create FILESYSTEM client: missing directory for filesystem bucket")]
     MissingDirectory,
+    /// S3 with something that can't be.
+    #[error("create S3 client")]
+    S3(#[from] S3ConfigError),
     /// The prefix can't begin an object's name.
     #[error("the prefix")]
     Prefix(#[from] InvalidKey),
@@ -118,29 +119,21 @@ impl BucketConfig {
                     warnings: warnings.collect(),
                 })
             }
+            "S3" => {
+                let document: Document<S3Keys> =
+                    read_yaml(yaml).map_err(|error| S3ConfigError::Yaml(Box::new(error)))?;
+                let keys = document.config.unwrap_or_default();
+                let (settings, warnings) = keys.settings(working_directory)?;
+                Ok(Self {
+                    provider: Provider::S3(Box::new(settings)),
+                    prefix: document.prefix.unwrap_or_default(),
+                    warnings,
+                })
+            }
             known if NOT_BUILT_YET.contains(&known) => Err(ConfigError::NotBuiltYet(kind)),
             _ => Err(ConfigError::UnknownType(outline.kind)),
         }
     }
-}
-
-/// Builds the bucket with all its decorators: `Instrumented(Prefixed(Retrying(provider)))`.
-///
-/// # Errors
-/// Where the prefix can't begin an object's name.
-pub fn build(
-    config: &BucketConfig,
-    registry: &mut prometheus_client::registry::Registry,
-    clock: Clock,
-    jitter_seed: u64,
-) -> Result<Arc<dyn Bucket>, ConfigError> {
-    let provider: Arc<dyn Bucket> = match &config.provider {
-        Provider::Filesystem { directory } => Arc::new(FilesystemBucket::new(directory.clone())),
-    };
-    let metrics = BucketMetrics::register(registry, provider.name());
-    let retrying = Arc::new(Retrying::new(provider, jitter_seed));
-    let prefixed = Prefixed::wrap(retrying, &config.prefix)?;
-    Ok(Arc::new(Instrumented::new(prefixed, metrics, clock)))
 }
 
 /// An absolute path without `.`, `..` and empty names, not asking the file system: `a/..` is none
@@ -161,9 +154,13 @@ fn cleaned(path: &Path) -> PathBuf {
 }
 
 fn parse_yaml<T: DeserializeOwned>(yaml: &str) -> Result<T, ConfigError> {
+    read_yaml(yaml).map_err(|error| ConfigError::Yaml(Box::new(error)))
+}
+
+/// Without snippets of the document in errors, as it holds secrets.
+fn read_yaml<T: DeserializeOwned>(yaml: &str) -> Result<T, serde_saphyr::Error> {
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(yaml, options)
-        .map_err(|error| ConfigError::Yaml(Box::new(error)))
 }
 
 #[cfg(test)]
@@ -204,7 +201,9 @@ mod tests {
             ("../../../x", "/x"),
         ] {
             let yaml = format!("type: FILESYSTEM\nconfig: {{directory: \"{given}\"}}\n");
-            let Provider::Filesystem { directory } = parse(&yaml).unwrap().provider;
+            let Provider::Filesystem { directory } = parse(&yaml).unwrap().provider else {
+                panic!("{given}");
+            };
             // As text: paths compare equal whatever their trailing slashes are.
             assert_eq!(directory.to_str(), Some(meant), "{given}");
         }

@@ -98,7 +98,7 @@ async fn names(bucket: &dyn Bucket, directory: Option<&str>) -> Vec<ListEntry> {
         .unwrap()
 }
 
-async fn conforms(bucket: &dyn Bucket) {
+pub(super) async fn conforms(bucket: &dyn Bucket) {
     objects_come_and_go(bucket).await;
     listing_shows_direct_children(bucket).await;
     a_failed_upload_leaves_the_old_object(bucket).await;
@@ -203,7 +203,8 @@ async fn a_failed_upload_leaves_the_old_object(bucket: &dyn Bucket) {
 }
 
 fn filesystem(root: &std::path::Path) -> Arc<dyn Bucket> {
-    Arc::new(FilesystemBucket::new(root.to_owned()))
+    let engine = crate::disk::DiskEngine::for_tests(crate::disk::BufferPool::new(4));
+    Arc::new(FilesystemBucket::new(root.to_owned()).with_engine(&engine))
 }
 
 #[tokio::test]
@@ -238,7 +239,18 @@ async fn every_decorator_together_conforms() {
     );
     let config = BucketConfig::parse(&yaml, std::path::Path::new("/")).unwrap();
     let mut registry = prometheus_client::registry::Registry::default();
-    conforms(&*build(&config, &mut registry, Clock::fixed(0), 1).unwrap()).await;
+    let dependencies = BucketDependencies {
+        engine: crate::disk::DiskEngine::for_tests(crate::disk::BufferPool::new(4)),
+        registry: &mut registry,
+        clock: Clock::fixed(0),
+        jitter_seed: 1,
+        variable: Arc::new(|_| None),
+        parts_in_flight: std::num::NonZeroUsize::MIN,
+        body_bytes_max: 1 << 20,
+        pace: None,
+        payload_signing: PayloadSigning::Auto,
+    };
+    conforms(&*build(&config, dependencies).unwrap()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What went wrong with a bucket, and what follows from it.
 
+use super::s3::S3Error;
 use super::{InvalidKey, SourceError};
 use crate::disk::DiskError;
 
@@ -38,6 +39,9 @@ pub enum ErrorKind {
     /// The file system behind the bucket failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The S3 server failed, or refused.
+    #[error(transparent)]
+    S3(Box<S3Error>),
     /// The name can't be used.
     #[error(transparent)]
     Key(#[from] InvalidKey),
@@ -51,7 +55,11 @@ pub enum ErrorKind {
 }
 
 impl BucketError {
-    pub(super) fn new(op: &'static str, key: &str, kind: impl Into<ErrorKind>) -> Self {
+    pub(in crate::objstore) fn new(
+        op: &'static str,
+        key: &str,
+        kind: impl Into<ErrorKind>,
+    ) -> Self {
         Self {
             op,
             key: key.to_owned(),
@@ -72,6 +80,7 @@ impl BucketError {
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
             ErrorKind::Disk(error) => error.is_retryable(),
+            ErrorKind::S3(error) => error.is_retryable(),
             #[cfg(any(test, feature = "testing"))]
             ErrorKind::Injected { retryable } => *retryable,
             _ => false,
@@ -90,6 +99,7 @@ impl BucketError {
     pub fn remedy(&self) -> Option<&'static str> {
         match &self.kind {
             ErrorKind::Disk(error) => error.remedy(),
+            ErrorKind::S3(error) => error.remedy(),
             _ => None,
         }
     }

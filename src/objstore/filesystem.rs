@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::{
-    Attributes, Bucket, BucketError, ErrorKind, ListEntry, Listing, ObjectKey, ObjectReader,
+    Attributes, Bucket, BucketError, ErrorKind, ListEntry, Listing, ObjectKey, ObjectReader, Pace,
     UploadSource, Uploaded,
 };
 use crate::disk::{
@@ -30,7 +30,9 @@ pub struct FilesystemBucket {
     root: PathBuf,
     name: String,
     engine: DiskEngine,
+    reader: DiskEngine,
     faults: Faults,
+    pace: Option<Pace>,
 }
 
 impl FilesystemBucket {
@@ -42,13 +44,31 @@ impl FilesystemBucket {
     /// As [`FilesystemBucket::new`], with faults to inject.
     pub fn with_faults(root: PathBuf, faults: Faults) -> Self {
         let name = format!("fs: {}", root.display());
-        let engine = DiskEngine::new(BufferPool::new(READ_BUFFERS));
+        let reader = DiskEngine::new(BufferPool::new(READ_BUFFERS));
         Self {
             root,
             name,
-            engine,
+            engine: reader.clone(),
+            reader,
             faults,
+            pace: None,
         }
+    }
+
+    /// The same bucket, read and written by `engine`.
+    #[must_use]
+    pub fn with_engine(self, engine: &DiskEngine) -> Self {
+        Self {
+            reader: engine.with_pool(BufferPool::new(READ_BUFFERS)),
+            engine: engine.clone(),
+            ..self
+        }
+    }
+
+    /// The same bucket, written no faster than `pace` allows.
+    #[must_use]
+    pub fn with_pace(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
     }
 
     async fn open_root(&self) -> Result<Dir, DiskError> {
@@ -77,8 +97,9 @@ impl FilesystemBucket {
         if let Some(parent) = Path::new(key.as_str()).parent() {
             root.create_dirs(parent, DIRECTORY_MODE).await?;
         }
-        let mut writer = root.create_atomic(key.as_str()).await?;
-        match copy(source, &mut writer).await {
+        let writer = root.create_atomic(key.as_str()).await?;
+        let mut writer = writer.past_cache(&self.engine, source.size_bytes()).await?;
+        match copy(source, &mut writer, self.pace.as_ref()).await {
             Ok(()) => Ok(writer.commit().await?),
             Err(error) => {
                 if let Err(leftover) = writer.abandon().await {
@@ -189,7 +210,7 @@ impl Bucket for FilesystemBucket {
         let failed = |error: DiskError| BucketError::new("get", key.as_str(), error);
         let file = self.open(key).await.map_err(failed)?;
         let runs = self
-            .engine
+            .reader
             .runs(&file, 0..file.size_bytes(), ReadMode::Buffered);
         let key = key.as_str().to_owned();
         Ok(
@@ -224,7 +245,11 @@ impl Bucket for FilesystemBucket {
 }
 
 /// Copies the source run by run; the length must be what the source said.
-async fn copy(source: &dyn UploadSource, writer: &mut AtomicWriter) -> Result<(), ErrorKind> {
+async fn copy(
+    source: &dyn UploadSource,
+    writer: &mut AtomicWriter,
+    pace: Option<&Pace>,
+) -> Result<(), ErrorKind> {
     let expected_bytes = source.size_bytes();
     let mut given_bytes: u64 = 0;
     let mut runs = source.open().await.map_err(ErrorKind::Source)?;
@@ -237,6 +262,9 @@ async fn copy(source: &dyn UploadSource, writer: &mut AtomicWriter) -> Result<()
         given_bytes += run.len() as u64;
         if given_bytes > expected_bytes {
             break;
+        }
+        if let Some(pace) = pace {
+            pace.pass(run.len() as u64).await;
         }
         writer.write(run).await?;
     }

@@ -5,16 +5,18 @@
 //! [`Prefixed`], [`Retrying`], in the order `Instrumented(Prefixed(Retrying(provider)))`.
 
 mod bucket;
+mod build;
 mod config;
 mod error;
-#[cfg(any(test, feature = "testing"))]
-mod fake_s3;
 mod filesystem;
 #[cfg(any(test, feature = "testing"))]
 mod flaky;
+#[cfg(any(test, feature = "testing"))]
+mod flaky_s3;
 mod instrument;
 mod key;
 mod multipart;
+mod pace;
 mod prefix;
 mod retry;
 mod s3;
@@ -26,18 +28,26 @@ pub use bucket::{
     Attributes, Bucket, ByteRuns, ListEntry, Listing, MemorySource, NoProgress, ObjectReader,
     SourceError, UploadProgress, UploadSource, Uploaded,
 };
-pub use config::{BucketConfig, ConfigError, Provider, build};
+pub use build::{BucketDependencies, Variables, build};
+pub use config::{BucketConfig, ConfigError, Provider};
 pub use error::{BucketError, ErrorKind};
-#[cfg(any(test, feature = "testing"))]
-pub use fake_s3::{FakeS3, S3Checksums, S3Fault, S3Manners, S3Request, S3RequestKind};
 pub use filesystem::FilesystemBucket;
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Flaky, Operation, Outcome};
+#[cfg(any(test, feature = "testing"))]
+pub use flaky_s3::{
+    FlakyS3, PlainHttp, S3Checksums, S3Failure, S3Manners, S3Request, S3RequestKind,
+};
 pub use instrument::{BucketMetrics, Instrumented};
 pub use key::{InvalidKey, ObjectKey};
 pub use multipart::{MultipartState, PartPlan, SentPart};
+pub use pace::Pace;
 pub use prefix::Prefixed;
 pub use retry::Retrying;
 pub use s3::{
-    Addressing, Encryption, ListVersion, PayloadSigning, S3_PART_BYTES_DEFAULT, S3Config,
+    Addressing, CredentialsConfig, CredentialsError, Encryption, HttpConfig, InvalidMetadata,
+    ListVersion, Mismatch, PayloadSigning, Refusal, S3_PART_BYTES_DEFAULT, S3Bucket, S3Config,
+    S3ConfigError, S3Credentials, S3Error, S3Fault, S3Integrity, S3Limits, S3Settings, XmlError,
 };
+#[cfg(any(test, feature = "testing"))]
+pub use s3::{Checksums, FakeS3, Fault, SeenRequest, signed_headers, summed};

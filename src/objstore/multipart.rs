@@ -45,7 +45,7 @@ pub struct SentPart {
 
 impl PartPlan {
     /// Cuts `size_bytes` into parts of `part_bytes`, or of as many bytes more as it takes to stay
-    /// within [`PARTS_MAX`] (then whole MiB).
+    /// within 10,000 parts (then whole MiB).
     pub fn new(size_bytes: u64, part_bytes: NonZeroU64) -> Self {
         let needed = size_bytes.div_ceil(PARTS_MAX);
         let part_bytes = match NonZeroU64::new(needed.next_multiple_of(1 << 20)) {

@@ -1,7 +1,49 @@
-//! S3 and everything that speaks it.
+//! S3 and everything that speaks it: requests written by hand over `net`'s HTTP client, since
+//! what is sent, when it is signed and how often it is read decide what an upload costs.
+//!
+//! [`S3Bucket`] is the façade. Below it, `request` makes one request succeed (signature, retries,
+//! region, clock skew, stalls), `upload` and `parts` make requests of an object, `integrity` says
+//! how bytes are protected on the way, and `address`, `sign`, `xml` and `error` are plain
+//! functions. `document` says what the configuration means, `transport` how connections are made,
+//! `credentials` in whose name requests are signed.
 
+mod address;
+mod body;
+mod bucket;
 mod config;
+mod credentials;
+mod document;
+mod error;
+mod integrity;
+mod list;
+mod metadata;
+mod object;
+mod parts;
+mod request;
+mod response;
+mod sign;
+mod trace;
+mod transport;
+mod upload;
+mod xml;
 
+#[cfg(any(test, feature = "testing"))]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use bucket::{S3Bucket, S3Limits};
 pub use config::{
     Addressing, Encryption, ListVersion, PayloadSigning, S3_PART_BYTES_DEFAULT, S3Config,
 };
+pub(super) use credentials::ChainSettings;
+pub use credentials::{CredentialsError, S3Credentials};
+pub(super) use document::S3Keys;
+pub use document::{CredentialsConfig, S3ConfigError, S3Settings};
+pub use error::{Mismatch, Refusal, S3Error, S3Fault};
+pub use integrity::S3Integrity;
+pub use metadata::InvalidMetadata;
+#[cfg(any(test, feature = "testing"))]
+pub use testing::{Checksums, FakeS3, Fault, SeenRequest, signed_headers, summed};
+pub use transport::HttpConfig;
+pub use xml::XmlError;

@@ -155,7 +155,7 @@ impl Resume {
     async fn write(&self, json: Vec<u8>) -> Result<(), DiskError> {
         let Inner { data, path, .. } = &*self.0;
         UploadDir::make(data).await?;
-        data.write_atomic(path, json).await
+        data.write_atomic_unsynced(path, json).await
     }
 }
 

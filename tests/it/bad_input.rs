@@ -54,9 +54,27 @@ fn bucket_configuration_names_key_and_line() {
     );
     says("type: [\n", &["parsing config YAML file"]);
     // Shipping nowhere in silence would lose blocks.
+    says("type: GCS\nconfig: {bucket: a}\n", &["create GCS client"]);
     says(
-        "type: S3\nconfig: {bucket: a, endpoint: b}\n",
-        &["create S3 client"],
+        "type: S3\nconfig: {bucket: a}\n",
+        &["create S3 client: no s3 endpoint in config file"],
+    );
+    says(
+        "type: S3\nconfig: {bucket: a, endpoint: https://b}\n",
+        &["create S3 client", "remove the scheme"],
+    );
+    says(
+        "type: S3\nconfig: {bucket: a, endpoint: b, part_size: 1024}\n",
+        &["create S3 client", "part_size", "5 MiB"],
+    );
+    says(
+        "type: S3\nconfig:\n  bucket: a\n  endpoint: b\n  acess_key: c\n",
+        &["create S3 client", "acess_key", "line 5"],
+    );
+    says(
+        "type: S3\nconfig: {bucket: a, endpoint: b, \
+         http_config: {tls_config: {ca_file: /no/ca}}}\n",
+        &["create S3 client", "/no/ca"],
     );
 }
 

@@ -14,6 +14,7 @@ mod bad_input;
 mod cli;
 mod ledger;
 mod metrics;
+mod s3;
 mod shipping;
 mod shutdown;
 mod startup;

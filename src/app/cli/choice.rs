@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use crate::app::logging::{LogFormat, LogLevel};
+use crate::disk::EngineRequest;
+use crate::objstore::PayloadSigning;
 
 /// The value is none of the flag's list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +105,36 @@ impl FromStr for ReloadMethod {
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
         choose(value, &[("http", Self::Http), ("signal", Self::Signal)])
+    }
+}
+
+impl FromStr for EngineRequest {
+    type Err = InvalidChoice;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        choose(
+            value,
+            &[
+                ("auto", Self::Auto),
+                ("uring", Self::Uring),
+                ("pread", Self::Pread),
+            ],
+        )
+    }
+}
+
+impl FromStr for PayloadSigning {
+    type Err = InvalidChoice;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        choose(
+            value,
+            &[
+                ("auto", Self::Auto),
+                ("always", Self::Always),
+                ("never", Self::Never),
+            ],
+        )
     }
 }
 

@@ -6,6 +6,7 @@
 //! (contract `cli.md` §1, §5).
 
 mod argv;
+mod byte_size;
 mod choice;
 mod help;
 mod number;
@@ -25,10 +26,11 @@ use crate::app::version;
 use crate::model::ErrorChain;
 
 pub use argv::InvalidArguments;
+pub use byte_size::{ByteSize, InvalidByteSize};
 pub use choice::{HashFunc, InvalidChoice, ReloadMethod, TlsVersion};
 pub use sidecar::{
-    GrpcArgs, HttpArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs, RequestLoggingArgs,
-    ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
+    GrpcArgs, HttpArgs, IoArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs, RequestLoggingArgs,
+    S3Args, ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
 };
 pub use text::{InlineYaml, OptionalPath};
 pub use url::{InvalidUrl, PrometheusUrl};

@@ -17,6 +17,19 @@ pub(super) enum InvalidNumber {
         function: &'static str,
         text: String,
     },
+    #[error("must be from {min} to {max}, got {value}")]
+    OutOfBounds { value: u64, min: u64, max: u64 },
+}
+
+/// A number of buffers: fewer than 4 let an upload wait for itself, and more than 4 GiB of them is
+/// a slip of the pen.
+pub(super) fn parse_buffers(text: &str) -> Result<usize, InvalidNumber> {
+    let (min, max) = (4, 4096);
+    let value = parse_uint(text)?;
+    let buffers = usize::try_from(value).ok();
+    buffers
+        .filter(|_| (min..=max).contains(&value))
+        .ok_or(InvalidNumber::OutOfBounds { value, min, max })
 }
 
 /// A float: decimal with an optional exponent, `inf` or `nan`.
@@ -155,6 +168,17 @@ mod tests {
                 range("ParseFloat", bad)
             );
         }
+    }
+
+    #[test]
+    fn buffers_are_some_and_not_too_many() {
+        assert_eq!(parse_buffers("4"), Ok(4));
+        assert_eq!(parse_buffers("4096"), Ok(4096));
+        for bad in ["0", "3", "4097", "18446744073709551615"] {
+            let error = parse_buffers(bad).unwrap_err().to_string();
+            assert_eq!(error, format!("must be from 4 to 4096, got {bad}"));
+        }
+        assert!(parse_buffers("-1").is_err());
     }
 
     #[test]

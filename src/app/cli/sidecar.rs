@@ -7,11 +7,14 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::byte_size::ByteSize;
 use super::choice::{HashFunc, ReloadMethod, TlsVersion};
 use super::number;
 use super::text::{InlineYaml, OptionalPath, optional_path};
 use super::url::PrometheusUrl;
+use crate::disk::EngineRequest;
 use crate::model::{GoDuration, PromDuration, TimeOrDuration};
+use crate::objstore::PayloadSigning;
 
 /// Everything that follows `sidecar`.
 #[derive(Clone, Debug, Args)]
@@ -31,9 +34,15 @@ pub struct SidecarArgs {
     /// The bucket.
     #[command(flatten)]
     pub objstore: ObjstoreArgs,
+    /// The client of an S3 bucket.
+    #[command(flatten)]
+    pub s3: S3Args,
     /// The shipper.
     #[command(flatten)]
     pub shipper: ShipperArgs,
+    /// Disk input and output.
+    #[command(flatten)]
+    pub io: IoArgs,
     /// The reloader.
     #[command(flatten)]
     pub reloader: ReloaderArgs,
@@ -257,6 +266,22 @@ pub struct ObjstoreArgs {
     pub config: InlineYaml,
 }
 
+/// Flags about S3 that are no keys of the document, as other components read the same document
+/// and refuse keys they do not know.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Object store")]
+pub struct S3Args {
+    /// Whether the signature of an upload covers its bytes: auto, always or never. Auto signs
+    /// them over plain HTTP and leaves it to TLS otherwise.
+    #[arg(
+        id = "s3.payload-signing",
+        long = "s3.payload-signing",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    pub payload_signing: PayloadSigning,
+}
+
 /// Flags of the shipper.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Shipper")]
@@ -317,6 +342,15 @@ pub struct ShipperArgs {
     )]
     pub upload_concurrency: i64,
 
+    /// The most bytes per second that go to the bucket, over all uploads, such as 50MiB. No limit
+    /// where it is not set.
+    #[arg(
+        id = "shipper.max-rate",
+        long = "shipper.max-rate",
+        value_name = "BYTES"
+    )]
+    pub max_rate: Option<ByteSize>,
+
     /// The longest time that a new block waits before it is uploaded; each block waits a random
     /// share of it. For many sidecars that share a bucket: Prometheus cuts blocks everywhere at
     /// the same time.
@@ -327,6 +361,29 @@ pub struct ShipperArgs {
         default_value = "0s"
     )]
     pub upload_jitter: GoDuration,
+}
+
+/// Flags of disk input and output.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Disk")]
+pub struct IoArgs {
+    /// How files are read and written: auto, uring or pread. Auto is io_uring where the kernel
+    /// and the sandbox allow it, else blocking calls with a warning; uring never falls back.
+    #[arg(
+        id = "io.engine",
+        long = "io.engine",
+        value_name = "ENGINE",
+        default_value = "auto"
+    )]
+    pub engine: EngineRequest,
+
+    /// Buffers of 1 MiB that all reading and sending of blocks shares, from 4 to 4096. Memory for
+    /// them is taken when it is needed.
+    #[arg(
+        id = "io.buffers", long = "io.buffers", value_name = "COUNT",
+        default_value = "40", value_parser = number::parse_buffers
+    )]
+    pub buffers: usize,
 }
 
 /// Flags of the reloader.

@@ -1,6 +1,6 @@
 //! `outrigger sidecar`: builds the parts and runs them.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -13,14 +13,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::CommandError;
 use crate::api::{BuildInfo, Endpoints, ProcessCollector};
 use crate::app::Environment;
-use crate::app::cli::{self, GlobalArgs, ShipperArgs, SidecarArgs};
+use crate::app::cli::{self, GlobalArgs, IoArgs, ShipperArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
-use crate::disk::{BufferPool, DiskEngine, Faults};
+use crate::disk::{BufferPool, DiskEngine, Faults, register_engine_info};
 use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
-use crate::model::Clock;
 use crate::net::http::HttpServer;
-use crate::objstore::{self, BucketConfig};
+use crate::objstore::{self, BucketConfig, BucketDependencies, Pace};
 use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch, await_labels,
@@ -33,16 +32,11 @@ const WORKERS_MAX: usize = 2;
 /// Threads for file operations, which block.
 const BLOCKING_THREADS_MAX: usize = 16;
 
-/// Buffers of 1 MiB for everything bulk.
-const BUFFERS: usize = 40;
-
 /// Parts of files in flight where the flag does not say.
-const UPLOAD_CONCURRENCY_DEFAULT: usize = 4;
+const UPLOAD_CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
 /// More at a time only take buffers from each other.
-const UPLOAD_CONCURRENCY_MAX: usize = 16;
-
-const _: () = assert!(2 * UPLOAD_CONCURRENCY_MAX <= BUFFERS);
+const UPLOAD_CONCURRENCY_MAX: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// How often a data directory that is not there is looked for.
 const DATA_DIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -94,22 +88,14 @@ fn prepare(
     let bucket_config = bucket_config(&documents.objstore, &current_dir)?;
     let client = client(sidecar, &documents.prometheus_http_client)?;
     let runtime = runtime()?;
-    let parts = runtime.block_on(async {
-        build(
-            sidecar,
-            &environment.clock,
-            current_dir,
-            bucket_config,
-            client,
-        )
-        .await
-    });
+    let parts = runtime
+        .block_on(async { build(sidecar, environment, current_dir, bucket_config, client).await });
     Ok((runtime, parts?))
 }
 
 async fn build(
     sidecar: &SidecarArgs,
-    clock: &Clock,
+    environment: &Environment,
     current_dir: PathBuf,
     bucket_config: Option<BucketConfig>,
     client: Client,
@@ -125,14 +111,20 @@ async fn build(
         interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
         timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
         min_time: sidecar.tsdb.min_time,
-        clock: clock.clone(),
+        clock: environment.clock.clone(),
         uploads: bucket_config
             .is_some()
             .then(|| expectations(sidecar, current_dir)),
     };
     let (heartbeat, peer) = Heartbeat::new(heartbeat_config, client, probe.clone(), peer_metrics);
     let shipper = match bucket_config {
-        Some(config) => Some(shipper(sidecar, clock, &config, &peer, &mut registry)?),
+        Some(config) => Some(shipper(
+            sidecar,
+            environment,
+            &config,
+            &peer,
+            &mut registry,
+        )?),
         None => {
             tracing::info!("no supported bucket was configured, uploads will be disabled");
             None
@@ -153,7 +145,7 @@ async fn build(
 
 fn shipper(
     sidecar: &SidecarArgs,
-    clock: &Clock,
+    environment: &Environment,
     config: &BucketConfig,
     peer: &PeerWatch,
     registry: &mut Registry,
@@ -162,13 +154,31 @@ fn shipper(
         hash_func,
         upload_concurrency,
         upload_jitter,
+        max_rate,
         meta_file_name,
         ..
     } = &sidecar.shipper;
+    let clock = &environment.clock;
     let jitter_seed = u64::try_from(clock.now_ns()).unwrap_or_default();
+    let parts_in_flight = concurrency(*upload_concurrency);
+    let engine = disk_engine(&sidecar.io, registry)?;
+    let bucket = BucketDependencies {
+        engine: engine.clone(),
+        registry,
+        clock: clock.clone(),
+        jitter_seed,
+        variable: Arc::clone(&environment.variable),
+        parts_in_flight,
+        // Half of the buffers, as others need some, too.
+        body_bytes_max: engine.pool().capacity_bytes() as u64 / 2,
+        pace: max_rate
+            .and_then(|rate| NonZeroU64::new(rate.bytes()))
+            .map(Pace::new),
+        payload_signing: sidecar.s3.payload_signing,
+    };
     let dependencies = Dependencies {
-        bucket: objstore::build(config, registry, clock.clone(), jitter_seed)?,
-        engine: DiskEngine::new(BufferPool::new(BUFFERS)),
+        bucket: objstore::build(config, bucket)?,
+        engine,
         labels: peer.labels.clone(),
         clock: clock.clone(),
         metrics: ShipperMetrics::register(registry),
@@ -186,19 +196,28 @@ fn shipper(
             cli::HashFunc::None => HashFunc::None,
             cli::HashFunc::Sha256 => HashFunc::Sha256,
         },
-        upload_concurrency: concurrency(*upload_concurrency),
+        upload_concurrency: parts_in_flight.get(),
         upload_jitter: upload_jitter.to_std_or_zero(),
         jitter_seed,
     };
     Ok((config, dependencies))
 }
 
+fn disk_engine(io: &IoArgs, registry: &mut Registry) -> anyhow::Result<DiskEngine> {
+    let engine = DiskEngine::build(io.engine, BufferPool::new(io.buffers))?;
+    let info = engine.info();
+    tracing::info!(
+        engine = info.engine, reason = %info.reason, buffers = io.buffers,
+        "disk engine"
+    );
+    register_engine_info(info, registry);
+    Ok(engine)
+}
+
 /// How many parts may be in flight; zero and below mean the default.
-fn concurrency(asked: i64) -> usize {
-    let asked = match usize::try_from(asked) {
-        Ok(asked) if asked > 0 => asked,
-        _ => UPLOAD_CONCURRENCY_DEFAULT,
-    };
+fn concurrency(asked: i64) -> NonZeroUsize {
+    let asked = usize::try_from(asked).ok().and_then(NonZeroUsize::new);
+    let asked = asked.unwrap_or(UPLOAD_CONCURRENCY_DEFAULT);
     if asked > UPLOAD_CONCURRENCY_MAX {
         tracing::warn!(
             flag = "shipper.upload-concurrency",

@@ -2,5 +2,6 @@
 
 mod found;
 mod model;
+mod s3;
 mod scenarios;
 mod scene;

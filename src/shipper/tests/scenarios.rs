@@ -647,7 +647,7 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
     };
     let dependencies = crate::shipper::Dependencies {
         bucket: Arc::new(crate::objstore::FilesystemBucket::new(scene.bucket_dir())),
-        engine: crate::disk::DiskEngine::new(crate::disk::BufferPool::new(1)),
+        engine: crate::disk::DiskEngine::for_tests(crate::disk::BufferPool::new(1)),
         labels: scene.labels.subscribe(),
         clock: crate::model::Clock::fixed(0),
         metrics: crate::shipper::ShipperMetrics::default(),

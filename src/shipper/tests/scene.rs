@@ -201,7 +201,7 @@ impl Scene {
         };
         let dependencies = Dependencies {
             bucket: decorate(Arc::new(bucket)),
-            engine: DiskEngine::new(BufferPool::new(2)),
+            engine: DiskEngine::for_tests(BufferPool::new(2)),
             labels: self.labels.subscribe(),
             clock: Clock::fixed(NOW_NS),
             metrics: ShipperMetrics::default(),

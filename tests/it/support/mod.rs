@@ -8,6 +8,7 @@ mod http;
 mod outrigger;
 mod process;
 mod prometheus;
+mod s3;
 mod site;
 
 use std::io::Write as _;
@@ -17,9 +18,10 @@ pub(crate) use block::{BACKFILL_START_S, backfill, copy_block, edit_meta};
 pub(crate) use bucket::{Bucket, assert_whole, ledger_text, ledger_ulids, ulid_directories};
 pub(crate) use gate::{Gate, GateState};
 pub(crate) use http::get;
-pub(crate) use outrigger::{Outrigger, run_to_end, sidecar_arguments};
+pub(crate) use outrigger::{Outrigger, arguments_with_bucket, run_to_end, sidecar_arguments};
 pub(crate) use process::Process;
 pub(crate) use prometheus::{Prometheus, PrometheusSetup, promtool};
+pub(crate) use s3::{ACCESS_KEY, FailingS3, HOST, MotoS3, SECRET_KEY, SignedS3, objstore_yaml};
 pub(crate) use site::{LABELS, Site};
 
 /// How long anything may take before the test counts as broken. Generous: the machine may be busy.

@@ -19,7 +19,16 @@ pub(crate) fn sidecar_arguments(prometheus: SocketAddr, data: &Path, bucket: &Pa
         "type: FILESYSTEM\nconfig:\n  directory: {}\n",
         bucket.display()
     );
-    vec![
+    arguments_with_bucket(prometheus, data, &bucket)
+}
+
+/// As [`sidecar_arguments`], for a bucket that this document names.
+pub(crate) fn arguments_with_bucket(
+    prometheus: SocketAddr,
+    data: &Path,
+    bucket: &str,
+) -> Vec<String> {
+    let mut arguments = vec![
         "sidecar".to_owned(),
         "--http-address=127.0.0.1:0".to_owned(),
         "--grpc-address=127.0.0.1:0".to_owned(),
@@ -29,7 +38,12 @@ pub(crate) fn sidecar_arguments(prometheus: SocketAddr, data: &Path, bucket: &Pa
         format!("--prometheus.url=http://{prometheus}/"),
         format!("--tsdb.path={}", data.display()),
         format!("--objstore.config={bucket}"),
-    ]
+    ];
+    // `make test` runs what reads and ships once with each disk engine.
+    if let Ok(engine) = std::env::var("OUTRIGGER_TEST_IO") {
+        arguments.push(format!("--io.engine={engine}"));
+    }
+    arguments
 }
 
 /// A running outrigger; it ends with its test.
@@ -43,6 +57,16 @@ impl Outrigger {
     pub(crate) fn start(arguments: &[impl AsRef<str>]) -> Self {
         let arguments = arguments.iter().map(AsRef::as_ref);
         Self::start_command(Command::new(BINARY).args(arguments))
+    }
+
+    /// As [`Self::start`], with these variables in its environment.
+    pub(crate) fn start_with_environment(
+        variables: &[(&str, &str)],
+        arguments: &[impl AsRef<str>],
+    ) -> Self {
+        let mut command = Command::new(BINARY);
+        command.envs(variables.iter().copied());
+        Self::start_command(command.args(arguments.iter().map(AsRef::as_ref)))
     }
 
     /// As [`Self::start`], below `unshare` so that it sees mounts of its own, which `prepare`

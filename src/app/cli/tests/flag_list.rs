@@ -70,6 +70,8 @@ fn kind(arg: &Arg, name: &str) -> String {
         (TypeId::of::<f64>(), "float"),
         (TypeId::of::<i64>(), "int"),
         (TypeId::of::<u64>(), "uint64"),
+        (TypeId::of::<ByteSize>(), "bytes"),
+        (TypeId::of::<usize>(), "uint64"),
     ];
     let value = arg.get_value_parser().type_id();
     if let Some((_, kind)) = known.iter().find(|(known, _)| value == *known) {

@@ -10,7 +10,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
-use super::{S3Checksums, S3Fault, S3Manners, S3Request, S3RequestKind};
+use super::{S3Checksums, S3Failure, S3Manners, S3Request, S3RequestKind};
 
 const CRC64: &str = "x-amz-checksum-crc64nvme";
 
@@ -63,7 +63,8 @@ impl Store {
     }
 
     pub(super) fn open_uploads(&self) -> usize {
-        self.uploads.len()
+        let uploads = self.uploads.values();
+        uploads.filter(|upload| !upload.parts.is_empty()).count()
     }
 
     pub(super) fn insert(&mut self, key: &str, content: Bytes, crc64: Option<String>) {
@@ -71,7 +72,7 @@ impl Store {
             .insert(key.to_owned(), Object { content, crc64 });
     }
 
-    pub(super) fn answer(&mut self, request: &S3Request, fault: Option<S3Fault>) -> Answer {
+    pub(super) fn answer(&mut self, request: &S3Request, fault: Option<S3Failure>) -> Answer {
         let answer = self.checked(request);
         match answer.and_then(|()| self.act(request, fault)) {
             Ok(answer) | Err(answer) => answer,
@@ -113,8 +114,8 @@ impl Store {
         }
     }
 
-    fn act(&mut self, request: &S3Request, fault: Option<S3Fault>) -> Result<Answer, Answer> {
-        let keeps = fault != Some(S3Fault::LoseObject);
+    fn act(&mut self, request: &S3Request, fault: Option<S3Failure>) -> Result<Answer, Answer> {
+        let keeps = fault != Some(S3Failure::LoseObject);
         match request.kind {
             S3RequestKind::Put => {
                 let told = self.told(request);
@@ -193,7 +194,11 @@ impl Store {
         answer
     }
 
-    fn complete(&mut self, request: &S3Request, fault: Option<S3Fault>) -> Result<Answer, Answer> {
+    fn complete(
+        &mut self,
+        request: &S3Request,
+        fault: Option<S3Failure>,
+    ) -> Result<Answer, Answer> {
         let part_bytes_min = self.manners.part_bytes_min;
         let upload = self.upload_mut(request)?;
         let text = std::str::from_utf8(&request.body).unwrap_or_default();
@@ -226,7 +231,7 @@ impl Store {
         }
         self.uploads.remove(&request.query["uploadId"]);
         let told = combined.filter(|_| honoured);
-        if fault != Some(S3Fault::LoseObject) {
+        if fault != Some(S3Failure::LoseObject) {
             self.insert(&request.key, content.into(), told.clone());
         }
         let checksum = told.map(|crc| format!("<ChecksumCRC64NVME>{crc}</ChecksumCRC64NVME>"));

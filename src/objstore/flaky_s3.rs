@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -16,6 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use store::{Answer, Store};
+
+use super::{S3Bucket, S3Config, S3Credentials, S3Limits};
+use crate::model::Clock;
+use crate::net::http::{ClientConfig, HttpClient};
+use crate::net::{ClientTls, TlsError};
 
 /// Longest header and longest body that are taken.
 const HEADER_BYTES_MAX: usize = 64 << 10;
@@ -65,7 +71,7 @@ pub enum S3RequestKind {
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum S3Fault {
+pub enum S3Failure {
     /// The connection ends in the middle of the request's body.
     ResetInBody,
     /// The request is done, and the connection ends without an answer.
@@ -104,13 +110,13 @@ pub enum S3Checksums {
 
 /// The server; it ends when it is dropped.
 #[derive(Debug)]
-pub struct FakeS3 {
+pub struct FlakyS3 {
     address: SocketAddr,
     shared: Arc<Shared>,
     _connections: JoinSet<()>,
 }
 
-type Decide = dyn Fn(&S3Request) -> Option<S3Fault> + Send + Sync;
+type Decide = dyn Fn(&S3Request) -> Option<S3Failure> + Send + Sync;
 
 struct Shared {
     store: Mutex<Store>,
@@ -118,9 +124,39 @@ struct Shared {
     body_bytes: AtomicU64,
 }
 
-// === impl FakeS3 ===
+/// A client for any number of buckets without TLS.
+#[derive(Clone, Debug)]
+pub struct PlainHttp(HttpClient);
 
-impl FakeS3 {
+impl PlainHttp {
+    /// A client without connections. They belong to the runtime that they are made in.
+    ///
+    /// # Errors
+    /// Where TLS, which it never uses, can't be set up.
+    pub fn new() -> Result<Self, TlsError> {
+        let config = ClientConfig {
+            tls: ClientTls::default().build()?,
+            proxy: None,
+            connect_timeout: Some(Duration::from_secs(30)),
+            tls_handshake_timeout: None,
+            response_header_timeout: None,
+            idle_timeout: Some(Duration::from_secs(90)),
+            idle_per_host_max: 4,
+            connections_per_host_max: None,
+        };
+        Ok(Self(HttpClient::new(config)))
+    }
+
+    /// A bucket whose requests somebody signs.
+    pub fn bucket(&self, config: S3Config, limits: S3Limits, clock: Clock) -> S3Bucket {
+        let somebody = S3Credentials::fixed("AKIAANYBODY", "secret", None);
+        S3Bucket::new(config, self.0.clone(), somebody, limits, clock, 1)
+    }
+}
+
+// === impl FlakyS3 ===
+
+impl FlakyS3 {
     /// Starts a server on a loopback port that holds one bucket, whose name does not matter.
     pub async fn start(manners: S3Manners) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -156,7 +192,7 @@ impl FakeS3 {
     }
 
     /// From now on `decide` tells what goes wrong with each request.
-    pub fn fail(&self, decide: impl Fn(&S3Request) -> Option<S3Fault> + Send + Sync + 'static) {
+    pub fn fail(&self, decide: impl Fn(&S3Request) -> Option<S3Failure> + Send + Sync + 'static) {
         *locked(&self.shared.decide) = Arc::new(decide);
     }
 
@@ -170,7 +206,8 @@ impl FakeS3 {
         locked(&self.shared.store).insert(key, content, None);
     }
 
-    /// Uploads in parts that were begun and neither completed nor aborted.
+    /// Uploads that hold parts and were neither completed nor aborted. One without parts costs
+    /// nothing, and a crash at its birth leaves it behind with a name that nobody has heard.
     pub fn open_uploads(&self) -> usize {
         locked(&self.shared.store).open_uploads()
     }
@@ -194,7 +231,7 @@ impl Shared {
         while let Some((mut request, length)) = read_header(&mut stream).await? {
             let decide = Arc::clone(&*locked(&self.decide));
             let fault = decide(&request);
-            if fault == Some(S3Fault::ResetInBody) {
+            if fault == Some(S3Failure::ResetInBody) {
                 let mut half = vec![0; length / 2];
                 stream.read_exact(&mut half).await?;
                 self.body_bytes
@@ -206,24 +243,24 @@ impl Shared {
             self.body_bytes
                 .fetch_add(body.len() as u64, Ordering::Relaxed);
             let middle = body.len() / 2;
-            if let (Some(S3Fault::FlipBit), Some(byte)) = (fault, body.get_mut(middle)) {
+            if let (Some(S3Failure::FlipBit), Some(byte)) = (fault, body.get_mut(middle)) {
                 *byte ^= 0x10;
             }
             request.body = body.into();
             let answer = match fault {
-                Some(S3Fault::Refuse(status, code)) => Answer::error(status, code),
-                Some(S3Fault::Stall) => return std::future::pending().await,
+                Some(S3Failure::Refuse(status, code)) => Answer::error(status, code),
+                Some(S3Failure::Stall) => return std::future::pending().await,
                 fault => locked(&self.store).answer(&request, fault),
             };
             let is_head = request.kind == S3RequestKind::Head;
             let mut bytes = answer.to_bytes(is_head);
             match fault {
-                Some(S3Fault::LoseAnswer) => return Ok(()),
-                Some(S3Fault::CutAnswer) => bytes.truncate(bytes.len() * 2 / 3),
+                Some(S3Failure::LoseAnswer) => return Ok(()),
+                Some(S3Failure::CutAnswer) => bytes.truncate(bytes.len() * 2 / 3),
                 _ => {}
             }
             stream.get_mut().write_all(&bytes).await?;
-            if fault == Some(S3Fault::CutAnswer) {
+            if fault == Some(S3Failure::CutAnswer) {
                 return Ok(());
             }
         }

@@ -1,0 +1,154 @@
+//! From a parsed document to a bucket with all its decorators.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+
+use super::s3::ChainSettings;
+use super::{
+    Bucket, BucketConfig, BucketMetrics, ConfigError, CredentialsConfig, FilesystemBucket,
+    Instrumented, Pace, PayloadSigning, Prefixed, Provider, Retrying, S3Bucket, S3ConfigError,
+    S3Credentials, S3Limits, S3Settings,
+};
+use crate::disk::DiskEngine;
+use crate::model::Clock;
+use crate::net::ClientTls;
+use crate::net::http::{HttpClient, Proxy};
+
+/// How long a server may take no byte of a body, or give none of an answer that has begun. Slow is
+/// fine, standing still is not.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Asks for the value of an environment variable.
+pub type Variables = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+
+/// What a bucket needs from its surroundings.
+pub struct BucketDependencies<'a> {
+    /// Reads and writes files, for the bucket in a directory.
+    pub engine: DiskEngine,
+    /// Where the bucket's metrics go.
+    pub registry: &'a mut Registry,
+    /// The wall clock: requests are signed with the time.
+    pub clock: Clock,
+    /// Spreads retries.
+    pub jitter_seed: u64,
+    /// The environment: proxies and credentials.
+    pub variable: Variables,
+    /// Most parts of all uploads that are sent at a time.
+    pub parts_in_flight: NonZeroUsize,
+    /// Largest body that is held in memory; a larger one is read twice.
+    pub body_bytes_max: u64,
+    /// A limit on what all uploads together send.
+    pub pace: Option<Pace>,
+    /// `--s3.payload-signing`.
+    pub payload_signing: PayloadSigning,
+}
+
+/// Builds the bucket with all its decorators: `Instrumented(Prefixed(Retrying(provider)))`; S3
+/// without `Retrying`, as it retries each request by itself.
+///
+/// Nothing is sent: a bucket that can't be reached shows at the first operation.
+///
+/// # Errors
+/// Where the prefix can't begin an object's name, a TLS file can't be used, or a proxy variable
+/// holds no proxy.
+pub fn build(
+    config: &BucketConfig,
+    dependencies: BucketDependencies<'_>,
+) -> Result<Arc<dyn Bucket>, ConfigError> {
+    let bucket: Arc<dyn Bucket> = match &config.provider {
+        Provider::Filesystem { directory } => Arc::new(Retrying::new(
+            Arc::new(
+                FilesystemBucket::new(directory.clone())
+                    .with_engine(&dependencies.engine)
+                    .with_pace(dependencies.pace.clone()),
+            ),
+            dependencies.jitter_seed,
+        )),
+        Provider::S3(settings) => Arc::new(s3_bucket(settings, &dependencies)?),
+    };
+    let BucketDependencies {
+        registry, clock, ..
+    } = dependencies;
+    let metrics = BucketMetrics::register(registry, bucket.name());
+    let prefixed = Prefixed::wrap(bucket, &config.prefix)?;
+    Ok(Arc::new(Instrumented::new(prefixed, metrics, clock)))
+}
+
+fn s3_bucket(
+    settings: &S3Settings,
+    dependencies: &BucketDependencies<'_>,
+) -> Result<S3Bucket, S3ConfigError> {
+    let variable = &dependencies.variable;
+    let proxy = Proxy::from_environment(&|name| variable(name))?;
+    let limits = S3Limits {
+        parts_in_flight: dependencies.parts_in_flight,
+        body_bytes_max: dependencies.body_bytes_max,
+        pace: dependencies.pace.clone(),
+        stall_timeout: STALL_TIMEOUT,
+        response_header_timeout: settings.http.response_header_timeout(),
+    };
+    let mut client = settings.client.clone();
+    client.payload_signing = dependencies.payload_signing;
+    let http = settings.http.client(proxy.clone())?;
+    Ok(S3Bucket::new(
+        client,
+        HttpClient::new(http),
+        s3_credentials(settings, dependencies, proxy)?,
+        limits,
+        dependencies.clock.clone(),
+        dependencies.jitter_seed,
+    ))
+}
+
+/// Services that give credentials are reached through the same proxies. They are not the bucket's
+/// server, so its CA and our certificate for it do not count there.
+fn s3_credentials(
+    settings: &S3Settings,
+    dependencies: &BucketDependencies<'_>,
+    proxy: Option<Proxy>,
+) -> Result<S3Credentials, S3ConfigError> {
+    let (sts_endpoint, required, signature_version2) = match &settings.credentials {
+        CredentialsConfig::Static {
+            access_key,
+            secret_key,
+            session_token,
+        } => {
+            let token = session_token.clone();
+            return Ok(S3Credentials::fixed(access_key, secret_key, token));
+        }
+        CredentialsConfig::Chain {
+            sts_endpoint,
+            required,
+            signature_version2,
+        } => (sts_endpoint.clone(), *required, *signature_version2),
+    };
+    let mut http = settings.http.client(proxy)?;
+    http.tls = ClientTls::default().build()?.http1_only();
+    Ok(S3Credentials::chain(ChainSettings {
+        sts_endpoint,
+        required,
+        signature_version2,
+        variable: Arc::clone(&dependencies.variable),
+        clock: dependencies.clock.clone(),
+        http,
+    }))
+}
+
+impl fmt::Debug for BucketDependencies<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BucketDependencies")
+            .field("clock", &self.clock)
+            .field("parts_in_flight", &self.parts_in_flight)
+            .field("body_bytes_max", &self.body_bytes_max)
+            .field("payload_signing", &self.payload_signing)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! How bytes are protected on their way: checksums of what is sent, and which of them the server
+//! understands.
+//!
+//! `send_content_md5: true` means Content-MD5. Otherwise a CRC-64/NVME goes along as long as the
+//! server echoes it; a server that refuses it or keeps silent gets Content-MD5 instead, or nothing
+//! where the user has turned that off. What was found out holds for the life of the bucket object.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use crc_fast::CrcAlgorithm;
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+
+/// The check that travels with each body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum S3Integrity {
+    /// `x-amz-checksum-crc64nvme`.
+    Crc64Nvme,
+    /// `Content-MD5`.
+    ContentMd5,
+    /// None that the server would check.
+    None,
+}
+
+/// Which check a bucket's server takes.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    current: AtomicU8,
+    fallback: Option<S3Integrity>,
+    is_told: AtomicBool,
+}
+
+/// Which sums of a body are wanted; a CRC-64/NVME always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) md5: bool,
+    pub(super) sha256: bool,
+}
+
+/// Sums in the making.
+pub(super) struct Summing {
+    crc64: crc_fast::Digest,
+    md5: Option<Md5>,
+    sha256: Option<Sha256>,
+}
+
+/// Sums of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) crc64: u64,
+    pub(super) md5: Option<[u8; 16]>,
+    pub(super) sha256: Option<[u8; 32]>,
+}
+
+/// The sum of parts in order, from theirs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Combined(Option<u64>);
+
+// === impl S3Integrity ===
+
+impl S3Integrity {
+    /// The name in a resume state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc64Nvme => "crc64nvme",
+            Self::ContentMd5 => "content-md5",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for S3Integrity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// What to begin with, by `send_content_md5`.
+    pub(super) fn new(send_content_md5: Option<bool>) -> Self {
+        let (current, fallback) = match send_content_md5 {
+            Some(true) => (S3Integrity::ContentMd5, None),
+            Some(false) => (S3Integrity::Crc64Nvme, Some(S3Integrity::None)),
+            None => (S3Integrity::Crc64Nvme, Some(S3Integrity::ContentMd5)),
+        };
+        Self {
+            current: AtomicU8::new(current as u8),
+            fallback,
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    /// The check in use.
+    pub(super) fn current(&self) -> S3Integrity {
+        match self.current.load(Ordering::Relaxed) {
+            number if number == S3Integrity::Crc64Nvme as u8 => S3Integrity::Crc64Nvme,
+            number if number == S3Integrity::ContentMd5 as u8 => S3Integrity::ContentMd5,
+            _ => S3Integrity::None,
+        }
+    }
+
+    /// What to use instead of `check`, where the server does not take it.
+    pub(super) fn instead_of(&self, check: S3Integrity) -> Option<S3Integrity> {
+        self.fallback.filter(|_| check == S3Integrity::Crc64Nvme)
+    }
+
+    /// The server took `check`.
+    pub(super) fn settle(&self, check: S3Integrity, bucket: &str) {
+        // What was found out is never taken back: servers that echo the checksums of whole objects
+        // and not those of parts would have it change for ever.
+        let changed = check != S3Integrity::Crc64Nvme
+            && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
+        if !self.is_told.swap(true, Ordering::Relaxed) || changed {
+            tracing::info!(
+                component = "s3",
+                bucket,
+                integrity = %check,
+                "this check protects uploads on their way"
+            );
+        }
+    }
+}
+
+// === impl Summing ===
+
+impl Summing {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self {
+            crc64: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
+            md5: wanted.md5.then(Md5::new),
+            sha256: wanted.sha256.then(Sha256::new),
+        }
+    }
+
+    pub(super) fn update(&mut self, run: &[u8]) {
+        self.crc64.update(run);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(run);
+        }
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(run);
+        }
+    }
+
+    pub(super) fn finish(self) -> Sums {
+        Sums {
+            crc64: self.crc64.finalize(),
+            md5: self.md5.map(|md5| md5.finalize().into()),
+            sha256: self.sha256.map(|sha256| sha256.finalize().into()),
+        }
+    }
+}
+
+// === impl Combined ===
+
+impl Combined {
+    /// Takes the next part.
+    pub(super) fn append(&mut self, crc64: u64, length: u64) {
+        self.0 = Some(match self.0 {
+            None => crc64,
+            Some(so_far) => {
+                crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, so_far, crc64, length)
+            }
+        });
+    }
+
+    /// The sum of all parts so far.
+    pub(super) fn crc64(self) -> u64 {
+        self.0.unwrap_or(0)
+    }
+}
+
+/// How S3 writes a CRC-64: base64 of the big-endian bytes.
+pub(super) fn crc64_text(crc64: u64) -> String {
+    BASE64_STANDARD.encode(crc64.to_be_bytes())
+}
+
+/// The CRC-64 of a whole object in S3's writing; `None` where it is none, or one of parts (`…-3`).
+pub(super) fn crc64_value(text: &str) -> Option<u64> {
+    let bytes = BASE64_STANDARD.decode(text).ok()?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// How S3 writes an MD5.
+pub(super) fn md5_text(md5: &[u8]) -> String {
+    BASE64_STANDARD.encode(md5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn crc64(bytes: &[u8]) -> u64 {
+        let mut summing = Summing::new(Wanted {
+            md5: false,
+            sha256: false,
+        });
+        summing.update(bytes);
+        summing.finish().crc64
+    }
+
+    proptest! {
+        #[test]
+        fn parts_combine_to_the_whole(
+            bytes in proptest::collection::vec(any::<u8>(), 0..5000), part in 1usize..2000,
+        ) {
+            let mut combined = Combined::default();
+            for part in bytes.chunks(part) {
+                combined.append(crc64(part), part.len() as u64);
+            }
+            prop_assert_eq!(combined.crc64(), crc64(&bytes));
+        }
+    }
+
+    #[test]
+    fn sums_are_the_published_ones() {
+        // The check value of CRC-64/NVME, and the tests of RFC 1321 and FIPS 180.
+        assert_eq!(crc64(b"123456789"), 0xae8b_1486_0a79_9888);
+        assert_eq!(crc64(b""), 0);
+        let mut summing = Summing::new(Wanted {
+            md5: true,
+            sha256: true,
+        });
+        summing.update(b"ab");
+        summing.update(b"c");
+        let sums = summing.finish();
+        let md5 = hex::encode(sums.md5.unwrap());
+        assert_eq!(md5, "900150983cd24fb0d6963f7d28e17f72");
+        let sha256 = hex::encode(sums.sha256.unwrap());
+        assert!(sha256.starts_with("ba7816bf8f01cfea"), "{sha256}");
+    }
+
+    #[test]
+    fn lengths_beyond_four_gigabytes_combine() {
+        // A zero byte's CRC grows by the length alone, so two halves must give the whole.
+        let zeros = crc64(&[0; 1 << 16]);
+        let doubled = |times: u32| {
+            (0..times).fold((zeros, 1u64 << 16), |(crc, length), _| {
+                let both = crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, crc, crc, length);
+                (both, length * 2)
+            })
+        };
+        let (crc, length) = doubled(17);
+        assert_eq!(length, 8 << 30);
+        let mut combined = Combined::default();
+        for _ in 0..4 {
+            combined.append(doubled(15).0, 2 << 30);
+        }
+        assert_eq!(combined.crc64(), crc);
+    }
+
+    #[test]
+    fn the_text_goes_both_ways() {
+        assert_eq!(crc64_value(&crc64_text(7)), Some(7));
+        assert_eq!(crc64_text(0xae8b_1486_0a79_9888), "rosUhgp5mIg=");
+        for other in ["", "AAAA", "rosUhgp5mIg=-3", "ü"] {
+            assert_eq!(crc64_value(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_ladder_is_that_of_the_setting() {
+        for (setting, first, then) in [
+            (Some(true), S3Integrity::ContentMd5, None),
+            (Some(false), S3Integrity::Crc64Nvme, Some(S3Integrity::None)),
+            (None, S3Integrity::Crc64Nvme, Some(S3Integrity::ContentMd5)),
+        ] {
+            let verdict = Verdict::new(setting);
+            assert_eq!(verdict.current(), first);
+            assert_eq!(verdict.instead_of(first), then);
+            if let Some(then) = then {
+                verdict.settle(then, "b");
+                verdict.settle(first, "b");
+                assert_eq!((verdict.current(), verdict.instead_of(then)), (then, None));
+            }
+        }
+    }
+}

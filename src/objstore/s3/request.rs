@@ -1,0 +1,561 @@
+//! One request to S3 that succeeds if it can: signed at the moment it is sent, tried again when
+//! that may help, moved to the bucket's region, corrected for a wrong clock, and judged by
+//! progress.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+
+use super::address::{Address, REGION_DEFAULT};
+use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
+use super::credentials::S3Credentials;
+use super::error::{S3Error, S3Fault};
+use super::response::refusal;
+use super::sign::{PayloadHash, empty_sha256, signed};
+use super::trace::Redacted;
+use super::xml::{self, XmlError};
+use super::{PayloadSigning, S3Config, S3Limits};
+use crate::lifecycle::Backoff;
+use crate::model::{Clock, ErrorChain};
+use crate::net::http::{BodyLimit, HttpClient, RequestBody, ResponseBody, empty_body};
+use crate::objstore::{ErrorKind, UploadSource};
+
+/// The first and the longest wait between two tries (contract `objstore.md` §2.2).
+const DELAY_MIN: Duration = Duration::from_millis(200);
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// A page of 1000 keys of 1024 bytes, each byte written as `%XX`, with what stands around them.
+const ANSWER_LIMIT: BodyLimit = BodyLimit {
+    name: "S3_ANSWER_BYTES_MAX",
+    bytes: 8 << 20,
+};
+
+/// A clock less wrong than this is not the reason for a refusal (S3 tolerates 15 minutes).
+const SKEW_MS_MIN: u64 = 5 * 60 * 1000;
+
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION")));
+
+/// What makes requests for one bucket.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) config: S3Config,
+    pub(super) address: Address,
+    pub(super) limits: S3Limits,
+    pub(super) clock: Clock,
+    http: HttpClient,
+    credentials: S3Credentials,
+    /// Empty until it is known.
+    region: Mutex<String>,
+    discovery: tokio::sync::Mutex<()>,
+    /// The server's clock minus ours.
+    skew_ms: AtomicI64,
+    jitter: AtomicU64,
+}
+
+/// A request, to be signed and sent as often as it takes.
+pub(super) struct Call<'a> {
+    /// Its name in the S3 API.
+    pub(super) operation: &'static str,
+    pub(super) method: Method,
+    pub(super) key: Option<&'a str>,
+    /// Encoded already.
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload<'a>,
+    /// A header that, where the answer has it, must be this: the checksum's echo.
+    pub(super) echo: Option<(HeaderName, String)>,
+    /// Refuses an answer that is not the document asked for.
+    pub(super) check: Option<Check>,
+    /// Whether the answer's body is read here, or by whoever asks.
+    pub(super) is_streamed: bool,
+}
+
+/// Whether a document is the one asked for.
+type Check = fn(&[u8]) -> Result<(), XmlError>;
+
+/// The body of a request.
+pub(super) enum Payload<'a> {
+    /// None.
+    Empty,
+    /// Bytes in memory, and their SHA-256 where it is to be signed.
+    Kept(Kept, Option<[u8; 32]>),
+    /// Bytes read while they are sent.
+    Reread(Reread<'a>),
+}
+
+/// A range of a source that was read once already.
+pub(super) struct Reread<'a> {
+    pub(super) source: &'a dyn UploadSource,
+    pub(super) range: std::ops::Range<u64>,
+    /// What the first reading gave.
+    pub(super) crc64: u64,
+    pub(super) sha256: Option<[u8; 32]>,
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) headers: HeaderMap,
+    /// The body, unless it is streamed.
+    pub(super) body: Bytes,
+    pub(super) stream: Option<ResponseBody>,
+}
+
+/// Remedies that are tried once for each call.
+#[derive(Default)]
+struct Tried {
+    region: bool,
+    clock: bool,
+    credentials: bool,
+}
+
+/// Why one try failed.
+enum Failed {
+    Fault(S3Fault),
+    /// The source of the body, not S3.
+    Source(ErrorKind),
+}
+
+impl<T: Into<S3Fault>> From<T> for Failed {
+    fn from(fault: T) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+// === impl Call ===
+
+impl<'a> Call<'a> {
+    pub(super) fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Self {
+        Self {
+            operation,
+            method,
+            key,
+            query: String::new(),
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+            echo: None,
+            check: None,
+            is_streamed: false,
+        }
+    }
+}
+
+impl Payload<'_> {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Kept(kept, _) => kept.length(),
+            Self::Reread(reread) => reread.range.end - reread.range.start,
+        }
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Empty => Some(empty_sha256()),
+            Self::Kept(_, sha256) => *sha256,
+            Self::Reread(reread) => reread.sha256,
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(super) fn new(
+        config: S3Config,
+        http: HttpClient,
+        credentials: S3Credentials,
+        limits: S3Limits,
+        clock: Clock,
+        jitter_seed: u64,
+    ) -> Self {
+        let address = Address::new(&config);
+        let known = config.region.clone().or_else(|| address.region());
+        Self {
+            address,
+            limits,
+            http,
+            credentials,
+            region: Mutex::new(known.unwrap_or_default()),
+            discovery: tokio::sync::Mutex::new(()),
+            skew_ms: AtomicI64::new(0),
+            jitter: AtomicU64::new(jitter_seed),
+            config,
+            clock,
+        }
+    }
+
+    /// Whether signatures cover a SHA-256 of the body.
+    pub(super) fn signs_payload(&self) -> bool {
+        !self.credentials.is_anonymous()
+            && match self.config.payload_signing {
+                PayloadSigning::Auto => !self.address.tls,
+                PayloadSigning::Always => true,
+                PayloadSigning::Never => false,
+            }
+    }
+
+    /// Makes the request, in the bucket's region.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Reply, ErrorKind> {
+        let region = self.region().await?;
+        self.attempts(call, region, None).await
+    }
+
+    /// The region to sign for: configured, told by the host, or asked for once.
+    async fn region(&self) -> Result<String, ErrorKind> {
+        let known = self.known_region();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        if self.credentials.is_anonymous() {
+            return Ok(String::new());
+        }
+        let _one_asks = self.discovery.lock().await;
+        let known = self.known_region();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let mut call = Call::new("GetBucketLocation", Method::GET, None);
+        call.check = Some(|body| xml::location(body).map(drop));
+        let url = self.address.location_url();
+        let region = REGION_DEFAULT.to_owned();
+        let found = match self.attempts(&call, region, Some(&url)).await {
+            Ok(reply) => xml::location(&reply.body)
+                .ok()
+                .unwrap_or_else(|| REGION_DEFAULT.to_owned()),
+            Err(ErrorKind::S3(error)) => region_despite(error)?,
+            Err(kind) => return Err(kind),
+        };
+        // A redirect on the way may have told it already.
+        let mut region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        if region.is_empty() {
+            let bucket = &self.config.bucket;
+            tracing::debug!(
+                component = "s3",
+                bucket,
+                region = found,
+                "found the bucket's region"
+            );
+            region.clone_from(&found);
+        }
+        Ok(region.clone())
+    }
+
+    fn known_region(&self) -> String {
+        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        region.clone()
+    }
+
+    /// Tries until it succeeds, can't succeed, or has been tried often enough. `url` is one that
+    /// does not depend on the region.
+    async fn attempts(
+        &self,
+        call: &Call<'_>,
+        mut region: String,
+        url: Option<&str>,
+    ) -> Result<Reply, ErrorKind> {
+        let seed = self.jitter.fetch_add(0x9e37_79b9, Ordering::Relaxed);
+        let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX, seed);
+        let mut tried = Tried::default();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let url = match url {
+                Some(url) => url.to_owned(),
+                None => self.address.url(&region, call.key, &call.query),
+            };
+            let fault = match self.credentials.current().await {
+                Err(error) => S3Fault::Credentials(error.into()),
+                Ok(credentials) => {
+                    match self
+                        .attempt(call, &url, &region, credentials.as_ref())
+                        .await
+                    {
+                        Ok(reply) => return Ok(reply),
+                        Err(Failed::Source(kind)) => return Err(kind),
+                        Err(Failed::Fault(fault)) => {
+                            if self
+                                .mend(&fault, &mut tried, &mut region, credentials)
+                                .await
+                            {
+                                continue;
+                            }
+                            fault
+                        }
+                    }
+                }
+            };
+            let operation = call.operation;
+            if !fault.is_retryable() || attempts >= self.config.attempts_max.get() {
+                let place = url.split('?').next().unwrap_or_default().to_owned();
+                return Err(ErrorKind::S3(Box::new(S3Error {
+                    operation,
+                    place,
+                    attempts,
+                    fault,
+                })));
+            }
+            let wanted = fault.refusal().and_then(|refusal| refusal.retry_after);
+            let delay = backoff.next_delay().max(wanted.unwrap_or_default());
+            let err = ErrorChain(&fault).to_string();
+            tracing::debug!(
+                component = "s3",
+                operation,
+                attempts,
+                ?delay,
+                err,
+                "trying again"
+            );
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Does what can be done about a refusal, once for each reason; whether it is worth a try.
+    async fn mend(
+        &self,
+        fault: &S3Fault,
+        tried: &mut Tried,
+        region: &mut String,
+        credentials: Option<Credentials>,
+    ) -> bool {
+        let Some(refusal) = fault.refusal() else {
+            return false;
+        };
+        let bare = !refusal.documented;
+        if let Some(other) = &refusal.region
+            && other != region
+            && !tried.region
+            && (refusal.status.is_redirection() || refusal.status == StatusCode::BAD_REQUEST)
+        {
+            tried.region = true;
+            self.moved(region, other);
+            region.clone_from(other);
+            return true;
+        }
+        let skew_ms = refusal.skew_ms.unwrap_or(0);
+        let may_be_skewed = bare
+            && refusal.status == StatusCode::FORBIDDEN
+            && skew_ms.unsigned_abs() >= SKEW_MS_MIN;
+        let known_ms = self.skew_ms.load(Ordering::Relaxed);
+        if (refusal.is_skewed() || may_be_skewed) && !tried.clock && skew_ms != known_ms {
+            tried.clock = true;
+            tracing::warn!(
+                component = "s3",
+                skew_seconds = skew_ms / 1000,
+                remedy = "set this machine's clock (NTP)",
+                "this machine's clock differs from the server's; requests are signed with the \
+                 server's time"
+            );
+            self.skew_ms.store(skew_ms, Ordering::Relaxed);
+            return true;
+        }
+        // A HEAD's 400 says nothing; it may be an expired token.
+        let may_be_expired = bare && refusal.status == StatusCode::BAD_REQUEST;
+        if let Some(credentials) = credentials
+            && credentials.session_token().is_some()
+            && (refusal.is_expired_token() || may_be_expired)
+            && !tried.credentials
+        {
+            tried.credentials = true;
+            self.credentials.invalidate(&credentials);
+            return true;
+        }
+        false
+    }
+
+    /// Remembers the bucket's region, and says so once.
+    fn moved(&self, from: &str, to: &str) {
+        let mut region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        if *region != to {
+            to.clone_into(&mut region);
+            tracing::warn!(
+                component = "s3",
+                bucket = %self.config.bucket,
+                configured = from,
+                region = to,
+                remedy = "correct `region` and `endpoint`",
+                "the bucket is in another region; its requests go there"
+            );
+        }
+    }
+
+    /// The time for signatures.
+    fn signing_time_ns(&self) -> i128 {
+        let skew_ms = self.skew_ms.load(Ordering::Relaxed);
+        self.clock.now_ns() + i128::from(skew_ms) * 1_000_000
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        url: &str,
+        region: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<Reply, Failed> {
+        let uri: Uri = url.parse().map_err(http::Error::from)?;
+        let progress = Progress::new(call.payload.length());
+        let fault = FaultSlot::default();
+        let body = self.body(call, &progress, &fault).await?;
+        let mut headers = call.headers.clone();
+        headers.insert(USER_AGENT, AGENT);
+        if call.method != Method::GET && call.method != Method::HEAD {
+            headers.insert(CONTENT_LENGTH, call.payload.length().into());
+        }
+        if let Some(credentials) = credentials {
+            let hash = match call.payload.sha256() {
+                Some(hash) if self.signs_payload() => PayloadHash::Sha256(hash),
+                _ => PayloadHash::Unsigned,
+            };
+            let now_ns = self.signing_time_ns();
+            signed(
+                &call.method,
+                url,
+                &mut headers,
+                &hash,
+                credentials,
+                region,
+                now_ns,
+            )?;
+        }
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(uri)
+            .body(body)?;
+        *request.headers_mut() = headers;
+        if self.config.trace {
+            let headers = Redacted(request.headers());
+            tracing::debug!(component = "s3", method = %call.method, url, %headers, "request");
+        }
+        let response = match self.exchange(request, &progress).await {
+            Ok(response) => response,
+            Err(error) => {
+                let told = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(told.map_or(Failed::Fault(error), Failed::Source));
+            }
+        };
+        if self.config.trace {
+            let headers = Redacted(response.headers());
+            tracing::debug!(component = "s3", status = %response.status(), %headers, "response");
+        }
+        Ok(self.judge(call, response, credentials).await?)
+    }
+
+    async fn body(
+        &self,
+        call: &Call<'_>,
+        progress: &Arc<Progress>,
+        fault: &FaultSlot,
+    ) -> Result<RequestBody, Failed> {
+        let (tls, pace) = (self.address.tls, self.limits.pace.clone());
+        Ok(match &call.payload {
+            Payload::Kept(kept, _) if kept.length() > 0 => kept.body(tls, pace, progress),
+            Payload::Empty | Payload::Kept(..) => empty_body(),
+            Payload::Reread(reread) => {
+                let runs = reread.source.reread(reread.range.clone()).await;
+                let runs = runs.map_err(|e| Failed::Source(ErrorKind::Source(e)))?;
+                let length = call.payload.length();
+                reread_body(runs, length, reread.crc64, fault, (tls, pace, progress))
+            }
+        })
+    }
+
+    /// Sends, and gives up when nothing moves any more.
+    async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<Response<ResponseBody>, S3Fault> {
+        let patience = Patience {
+            stall: self.limits.stall_timeout,
+            answer: self.limits.response_header_timeout,
+        };
+        tokio::select! {
+            outcome = self.http.send(request) => {
+                outcome.map_err(|error| S3Fault::http(error, self.address.tls))
+            }
+            overdue = progress.overdue(patience) => Err(match overdue {
+                Overdue::Frame(after) => S3Fault::Stalled { after },
+                Overdue::Answer(after) => S3Fault::NoAnswer { after },
+            }),
+        }
+    }
+
+    /// Takes the answer for good or bad.
+    async fn judge(
+        &self,
+        call: &Call<'_>,
+        response: Response<ResponseBody>,
+        credentials: Option<&Credentials>,
+    ) -> Result<Reply, S3Fault> {
+        let (parts, body) = response.into_parts();
+        let refused = |body: &[u8]| {
+            let now_ns = self.clock.now_ns();
+            let refusal = refusal(parts.status, &parts.headers, body, credentials, now_ns);
+            S3Fault::Refused(Box::new(refusal))
+        };
+        if !parts.status.is_success() {
+            // An answer that breaks off has still said its status.
+            let body = self.read(body).await.unwrap_or_default();
+            return Err(refused(&body));
+        }
+        if let Some((name, sent)) = &call.echo
+            && let Some(stored) = parts.headers.get(name)
+            && stored.as_bytes() != sent.as_bytes()
+        {
+            return Err(S3Fault::ChecksumDiffers {
+                sent: sent.clone(),
+                stored: String::from_utf8_lossy(stored.as_bytes()).into_owned(),
+            });
+        }
+        if call.is_streamed {
+            return Ok(Reply {
+                headers: parts.headers,
+                body: Bytes::new(),
+                stream: Some(body),
+            });
+        }
+        let body = self.read(body).await?;
+        if let Some(check) = call.check
+            && let Err(error) = check(&body)
+        {
+            // CompleteMultipartUpload begins its answer before it knows how it ends.
+            return Err(match xml::error_document(&body) {
+                Some(_) => refused(&body),
+                None => error.into(),
+            });
+        }
+        Ok(Reply {
+            headers: parts.headers,
+            body,
+            stream: None,
+        })
+    }
+
+    async fn read(&self, body: ResponseBody) -> Result<Bytes, S3Fault> {
+        let after = self.limits.stall_timeout;
+        match tokio::time::timeout(after, body.read(ANSWER_LIMIT)).await {
+            Ok(read) => read.map_err(|error| S3Fault::http(error, self.address.tls)),
+            Err(_) => Err(S3Fault::NoAnswer { after }),
+        }
+    }
+}
+
+/// Those that may not ask for a bucket's region, and servers that don't know the request, have it
+/// in the default one, or the error tells.
+fn region_despite(error: Box<S3Error>) -> Result<String, ErrorKind> {
+    let refusal = error.fault.refusal();
+    let told = refusal.and_then(|refusal| refusal.region.clone());
+    let final_answer =
+        refusal.is_some() && !error.is_retryable() && !error.has_code("NoSuchBucket");
+    match told {
+        Some(region) => Ok(region),
+        None if final_answer => Ok(REGION_DEFAULT.to_owned()),
+        None => Err(ErrorKind::S3(error)),
+    }
+}
