@@ -52,19 +52,18 @@ test: left-out-reset fmt-check lint prometheus ## Everything a change must pass:
 	@$(totals) target/test.log
 	@{ cat target/left-out 2>/dev/null; grep -h 'LEFT OUT' target/test.log; } || true
 
-# The tests of whatever reads files, once for each way to do it. The first is the one that all tests
-# use where it works; the last is how most containers run.
-IO_TESTS := disk:: objstore:: shipper::
-io_tests = cargo test --locked --all-features --no-fail-fast --lib -- $(IO_TESTS) 2>&1 | tee -a target/test.log
+# The tests of whatever reads files, once more for each other way to do it: all tests use io_uring
+# where it works, and most containers forbid it.
+IO_TESTS := disk:: objstore:: shipper:: shipping:: s3:: shutdown:: ledger::
+io_tests = cargo test --locked --all-features --no-fail-fast --lib --test it -- $(IO_TESTS) 2>&1 \
+  | tee -a target/test.log
 runner_variable = CARGO_TARGET_$$(rustc -vV | awk '/^host:/ { print toupper($$2) }' | tr - _)_RUNNER
 
 .PHONY: test-io
-test-io: ## The tests of disk, objstore and shipper with io_uring, without it, and with it forbidden
-	$(call step,disk$(,) objstore and shipper: io_uring)
-	OUTRIGGER_TEST_IO=uring $(io_tests)
-	$(call step,disk$(,) objstore and shipper: blocking calls)
+test-io: prometheus ## Disk, buckets, shipping: without io_uring, and where a filter forbids it
+	$(call step,disk$(,) buckets$(,) shipping: blocking calls)
 	OUTRIGGER_TEST_IO=pread $(io_tests)
-	$(call step,disk$(,) objstore and shipper: io_uring and cachestat forbidden by seccomp)
+	$(call step,disk$(,) buckets$(,) shipping: io_uring and cachestat forbidden by seccomp)
 	cargo build --locked --all-features --example under-seccomp
 	export "$(runner_variable)=$(CURDIR)/target/debug/examples/under-seccomp --deny=cachestat"; \
 	  OUTRIGGER_TEST_IO=auto $(io_tests)

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use super::{BufferPool, DiskEngine, EngineRequest};
+use super::{BufferPool, DiskEngine, EngineInfo, EngineRequest};
 
 impl DiskEngine {
     /// The engine that tests run with: what the environment variable `OUTRIGGER_TEST_IO` says
@@ -19,7 +19,7 @@ impl DiskEngine {
         let engine = ENGINE.get_or_init(|| {
             #[expect(
                 clippy::disallowed_methods,
-                reason = "the test suite runs three times, and nothing else tells it how"
+                reason = "the test suite runs more than once, and nothing else tells it how"
             )]
             let asked = std::env::var("OUTRIGGER_TEST_IO").ok();
             let request = match asked.as_deref() {
@@ -28,7 +28,18 @@ impl DiskEngine {
                 Some("pread") => EngineRequest::Pread,
                 Some(other) => panic!("OUTRIGGER_TEST_IO={other} is no engine"),
             };
-            Self::build(request, BufferPool::new(1)).expect("the engine asked for")
+            let engine = Self::build(request, BufferPool::new(1)).expect("the engine asked for");
+            let EngineInfo {
+                engine: name,
+                reason,
+            } = engine.info();
+            if asked.is_none() && *name != "uring" {
+                // Past the capture of the tests' output, for the end of `make test`.
+                let line = format!("LEFT OUT: io_uring in all tests: {reason}\n");
+                std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes())
+                    .expect("stderr takes a line");
+            }
+            engine
         });
         engine.with_pool(pool)
     }
