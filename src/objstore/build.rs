@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 use super::s3::ChainSettings;
 use super::{
     Bucket, BucketConfig, BucketMetrics, ConfigError, CredentialsConfig, FilesystemBucket,
-    Instrumented, Pace, PayloadSigning, Prefixed, Provider, Retrying, S3Bucket, S3ConfigError,
-    S3Credentials, S3Limits, S3Settings,
+    Instrumented, Pace, PayloadSigning, Prefixed, Provider, RequestStats, Retrying, S3Bucket,
+    S3ConfigError, S3Credentials, S3Limits, S3Settings,
 };
 use crate::disk::DiskEngine;
 use crate::model::Clock;
@@ -46,6 +46,8 @@ pub struct BucketDependencies<'a> {
     pub pace: Option<Pace>,
     /// `--s3.payload-signing`.
     pub payload_signing: PayloadSigning,
+    /// Where requests are counted and timed.
+    pub requests: RequestStats,
 }
 
 /// Builds the bucket with all its decorators: `Instrumented(Prefixed(Retrying(provider)))`; S3
@@ -95,14 +97,15 @@ fn s3_bucket(
     let mut client = settings.client.clone();
     client.payload_signing = dependencies.payload_signing;
     let http = settings.http.client(proxy.clone())?;
-    Ok(S3Bucket::new(
+    let bucket = S3Bucket::new(
         client,
         HttpClient::new(http),
         s3_credentials(settings, dependencies, proxy)?,
         limits,
         dependencies.clock.clone(),
         dependencies.jitter_seed,
-    ))
+    );
+    Ok(bucket.counted(dependencies.requests.clone()))
 }
 
 /// Services that give credentials are reached through the same proxies. They are not the bucket's

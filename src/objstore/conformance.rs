@@ -249,6 +249,7 @@ async fn every_decorator_together_conforms() {
         body_bytes_max: 1 << 20,
         pace: None,
         payload_signing: PayloadSigning::Auto,
+        requests: RequestStats::default(),
     };
     conforms(&*build(&config, dependencies).unwrap()).await;
 }

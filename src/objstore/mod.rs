@@ -18,6 +18,7 @@ mod key;
 mod multipart;
 mod pace;
 mod prefix;
+mod request_stats;
 mod retry;
 mod s3;
 
@@ -43,6 +44,7 @@ pub use key::{InvalidKey, ObjectKey};
 pub use multipart::{MultipartState, PartPlan, SentPart};
 pub use pace::Pace;
 pub use prefix::Prefixed;
+pub use request_stats::{LatencyHistogram, RequestStats, RequestTotals};
 pub use retry::Retrying;
 pub use s3::{
     Addressing, CredentialsConfig, CredentialsError, Encryption, HttpConfig, InvalidMetadata,

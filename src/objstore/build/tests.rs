@@ -34,6 +34,7 @@ fn built(
         body_bytes_max: 8 << 20,
         pace: None,
         payload_signing,
+        requests: RequestStats::default(),
     };
     let bucket = build(&config, dependencies)?;
     let mut text = String::new();

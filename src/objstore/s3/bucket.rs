@@ -20,7 +20,7 @@ use crate::model::Clock;
 use crate::net::http::HttpClient;
 use crate::objstore::{
     Attributes, Bucket, BucketError, ErrorKind, Listing, MultipartState, ObjectKey, ObjectReader,
-    Pace, UploadSource, Uploaded,
+    Pace, RequestStats, UploadSource, Uploaded,
 };
 
 /// What a bucket may use.
@@ -76,6 +76,14 @@ impl S3Bucket {
             uploads,
             asks_checksum: AtomicBool::new(true),
         }
+    }
+
+    /// The same bucket, whose requests are counted in `requests`. To be called before it is used.
+    #[must_use]
+    pub fn counted(mut self, requests: RequestStats) -> Self {
+        let client = Arc::get_mut(&mut self.client).expect("nobody else has a new client");
+        client.requests = requests;
+        self
     }
 
     /// The check that protects uploads on their way, as far as the server is known.

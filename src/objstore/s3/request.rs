@@ -10,6 +10,7 @@ use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
 
 use super::address::{Address, REGION_DEFAULT};
 use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
@@ -23,7 +24,7 @@ use super::{PayloadSigning, S3Config, S3Limits};
 use crate::lifecycle::Backoff;
 use crate::model::{Clock, ErrorChain};
 use crate::net::http::{BodyLimit, HttpClient, RequestBody, ResponseBody, empty_body};
-use crate::objstore::{ErrorKind, UploadSource};
+use crate::objstore::{ErrorKind, RequestStats, UploadSource};
 
 /// The first and the longest wait between two tries (contract `objstore.md` §2.2).
 const DELAY_MIN: Duration = Duration::from_millis(200);
@@ -56,6 +57,8 @@ pub(super) struct Client {
     /// The server's clock minus ours.
     skew_ms: AtomicI64,
     jitter: AtomicU64,
+    /// Counts and times what is sent.
+    pub(super) requests: RequestStats,
 }
 
 /// A request, to be signed and sent as often as it takes.
@@ -186,6 +189,7 @@ impl Client {
             discovery: tokio::sync::Mutex::new(()),
             skew_ms: AtomicI64::new(0),
             jitter: AtomicU64::new(jitter_seed),
+            requests: RequestStats::default(),
             config,
             clock,
         }
@@ -274,7 +278,7 @@ impl Client {
                 Err(error) => S3Fault::Credentials(error.into()),
                 Ok(credentials) => {
                     match self
-                        .attempt(call, &url, &region, credentials.as_ref())
+                        .timed(call, &url, &region, credentials.as_ref(), attempts)
                         .await
                     {
                         Ok(reply) => return Ok(reply),
@@ -389,6 +393,25 @@ impl Client {
     fn signing_time_ns(&self) -> i128 {
         let skew_ms = self.skew_ms.load(Ordering::Relaxed);
         self.clock.now_ns() + i128::from(skew_ms) * 1_000_000
+    }
+
+    /// One try, counted.
+    async fn timed(
+        &self,
+        call: &Call<'_>,
+        url: &str,
+        region: &str,
+        credentials: Option<&Credentials>,
+        attempts: u32,
+    ) -> Result<Reply, Failed> {
+        if attempts > 1 {
+            self.requests.retried(call.operation);
+        }
+        let began = Instant::now();
+        let outcome = self.attempt(call, url, region, credentials).await;
+        let took = began.elapsed();
+        self.requests.record(call.operation, took, outcome.is_ok());
+        outcome
     }
 
     async fn attempt(

@@ -299,12 +299,14 @@ impl<'a> Upload<'a> {
         let echoes = |headers: &HeaderMap| headers.contains_key(CHECKSUM_CRC64NVME);
         if self.check != S3Integrity::Crc64Nvme || echoes(&reply.headers) {
             verdict.settle(self.check, bucket);
+            self.client.requests.integrity(self.check.name());
             return Ok(());
         }
         match verdict.instead_of(self.check) {
             // The user wants no other check, so what was sent may stay.
             Some(S3Integrity::None) => {
                 verdict.settle(S3Integrity::None, bucket);
+                self.client.requests.integrity(S3Integrity::None.name());
                 Ok(())
             }
             _ => Err(Ended::StartOver(Reason::Check(None))),

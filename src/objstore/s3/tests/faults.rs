@@ -16,7 +16,7 @@ use super::testing::{Checksums, FakeS3, Fault, SeenRequest};
 use super::{PART_BYTES, S3Fault, bucket, bucket_with, config, limits};
 use crate::objstore::{
     Bucket as _, BucketError, ByteRuns, ErrorKind, MemorySource, MultipartState, ObjectKey,
-    SentPart, SourceError, UploadProgress, UploadSource,
+    RequestStats, SentPart, SourceError, UploadProgress, UploadSource,
 };
 
 fn key(text: &str) -> ObjectKey {
@@ -218,6 +218,40 @@ async fn an_upload_that_is_gone_starts_over_once() {
             .unwrap_err();
         assert_eq!(server.count("CreateMultipartUpload"), 2);
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_was_kept_can_be_given_up_and_its_requests_are_counted() {
+    let server = failing("UploadPart", 99, refuse(503, "SlowDown")).await;
+    let source = remembered(2);
+    let mut config = config(&server.endpoint());
+    config.attempts_max = NonZeroU32::new(2).unwrap();
+    let requests = RequestStats::default();
+    let bucket = bucket(config).counted(requests.clone());
+    bucket.upload(&key("o"), &source).await.unwrap_err();
+    let state = source.state.lock().unwrap().clone().unwrap();
+    assert_eq!(server.open_uploads(), 1);
+    let elsewhere = MultipartState {
+        destination: "elsewhere/bucket/o".to_owned(),
+        ..state.clone()
+    };
+    bucket.abandon(&elsewhere).await.unwrap();
+    assert_eq!(server.open_uploads(), 1, "another bucket's is let be");
+    bucket.abandon(&state).await.unwrap();
+    assert_eq!(server.open_uploads(), 0);
+    bucket.abandon(&state).await.unwrap();
+
+    let totals = requests.totals();
+    let of = |operation| totals.iter().find(|totals| totals.operation == operation);
+    let parts = of("UploadPart").unwrap();
+    let sent = server.count("UploadPart") as u64;
+    assert_eq!((parts.latency.count(), parts.failed), (sent, sent));
+    assert!(parts.retried >= 1 && parts.retried < sent, "{parts:?}");
+    let created = of("CreateMultipartUpload").unwrap();
+    assert_eq!(
+        (created.latency.count(), created.failed, created.retried),
+        (1, 0, 0)
+    );
 }
 
 #[tokio::test]
