@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::cli::{Cli, Command, GlobalArgs, Invocation, SidecarArgs};
+use self::cli::{BenchCommand, Cli, Command, GlobalArgs, Invocation, SidecarArgs, UploadBenchArgs};
 use self::commands::CommandError;
 use crate::model::{Clock, ErrorChain};
 
@@ -41,6 +41,8 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// The command line is wrong.
 const USAGE: u8 = 2;
+/// A signal ended a bench before its time, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Runs the program and says how it ended (contract `cli.md` §5).
 pub fn run(environment: &Environment) -> ExitCode {
@@ -73,24 +75,44 @@ fn execute(cli: &Cli, environment: &Environment) -> u8 {
         ));
         return FAILED;
     }
-    let Command::Sidecar(sidecar) = &cli.command;
-    let ended = match prepare(&cli.global, sidecar) {
-        Ok(()) => commands::sidecar::run(&cli.global, sidecar, environment),
-        Err(source) => Err(CommandError::Prepare {
-            command: "sidecar",
-            source,
-        }),
+    let ended = match &cli.command {
+        Command::Sidecar(sidecar) => run_sidecar(&cli.global, sidecar, environment),
+        Command::Bench(BenchCommand::Upload(args)) => run_bench(&cli.global, args, environment),
     };
-    match ended {
-        Ok(()) => {
-            tracing::info!("exiting");
-            DONE
-        }
-        Err(error) => {
-            tracing::error!(err = %ErrorChain(&error));
-            FAILED
-        }
-    }
+    ended.unwrap_or_else(|error| {
+        tracing::error!(err = %ErrorChain(&error));
+        FAILED
+    })
+}
+
+fn run_sidecar(
+    global: &GlobalArgs,
+    sidecar: &SidecarArgs,
+    environment: &Environment,
+) -> Result<u8, CommandError> {
+    prepare(global, sidecar).map_err(|source| CommandError::Prepare {
+        command: "sidecar",
+        source,
+    })?;
+    commands::sidecar::run(global, sidecar, environment)?;
+    tracing::info!("exiting");
+    Ok(DONE)
+}
+
+fn run_bench(
+    global: &GlobalArgs,
+    args: &UploadBenchArgs,
+    environment: &Environment,
+) -> Result<u8, CommandError> {
+    let (_, sidecar) = cli::defaults();
+    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+        command: "bench upload",
+        source,
+    })?;
+    Ok(match commands::bench::upload(args, environment)? {
+        commands::bench::Ended::Done => DONE,
+        commands::bench::Ended::Interrupted => INTERRUPTED,
+    })
 }
 
 /// Judges the flags as a whole, before anything is opened: wrong combinations end the start, flags

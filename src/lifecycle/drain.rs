@@ -22,6 +22,11 @@ impl Drain {
         self.0.cancelled().await;
     }
 
+    /// Whether draining has begun, for work that cannot wait.
+    pub fn has_started(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     /// Runs `work` until it ends or draining begins; `None` where draining came first.
     /// `work` is dropped then, so it must be safe to drop at each of its await points.
     pub async fn unless_started<T>(&self, work: impl Future<Output = T>) -> Option<T> {

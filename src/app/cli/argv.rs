@@ -89,8 +89,8 @@ pub enum InvalidArguments {
 /// A command line of which every flag exists and has its value.
 #[derive(Debug)]
 pub(super) struct Normalized {
-    /// The command's name, where one was given.
-    pub(super) command: Option<String>,
+    /// The names of the command and of its own command, as far as they were given.
+    pub(super) commands: Vec<String>,
     /// Help or version instead of the command.
     pub(super) request: Option<Request>,
     /// For clap: program, global flags, command, its flags; flags as `--name=value`.
@@ -128,13 +128,14 @@ pub(super) fn normalize(
 }
 
 struct Reader<'a> {
-    root: &'a clap::Command,
     pending: VecDeque<OsString>,
     words_seen: usize,
     is_past_flags: bool,
     flags: Vec<Flag>,
     given: Vec<String>,
-    command: Option<String>,
+    /// The command that the words have led to so far; the program itself before the first.
+    current: &'a clap::Command,
+    commands: Vec<String>,
     request: Option<Request>,
     global_words: Vec<OsString>,
     command_words: Vec<OsString>,
@@ -145,13 +146,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(root: &'a clap::Command, pending: VecDeque<OsString>) -> Self {
         Self {
-            root,
+            current: root,
             pending,
             words_seen: 0,
             is_past_flags: false,
             flags: root.get_arguments().filter_map(Flag::of).collect(),
             given: Vec::new(),
-            command: None,
+            commands: Vec::new(),
             request: None,
             global_words: vec![OsString::from(root.get_name())],
             command_words: Vec::new(),
@@ -171,14 +172,14 @@ impl<'a> Reader<'a> {
                 self.short_flag(&word)?;
             }
         }
-        if self.command.is_none() && self.request.is_none() {
+        if self.current.has_subcommands() && self.request.is_none() {
             return Err(InvalidArguments::NoCommand);
         }
         let mut words = self.global_words;
-        words.extend(self.command.iter().map(OsString::from));
+        words.extend(self.commands.iter().map(OsString::from));
         words.extend(self.command_words);
         Ok(Normalized {
-            command: self.command,
+            commands: self.commands,
             request: self.request,
             words,
         })
@@ -207,7 +208,7 @@ impl<'a> Reader<'a> {
     }
 
     fn argument(&mut self, word: &OsStr) -> Result<(), InvalidArguments> {
-        if self.command.is_some() {
+        if !self.current.has_subcommands() {
             return Err(InvalidArguments::Unexpected(shown(word)));
         }
         if word == "help" && self.request.is_none() {
@@ -216,11 +217,12 @@ impl<'a> Reader<'a> {
         }
         let command = word
             .to_str()
-            .and_then(|name| self.root.find_subcommand(name));
+            .and_then(|name| self.current.find_subcommand(name));
         let Some(command) = command else {
             return Err(InvalidArguments::UnknownCommand(shown(word)));
         };
-        self.command = Some(command.get_name().to_owned());
+        self.commands.push(command.get_name().to_owned());
+        self.current = command;
         let of_command = command.get_arguments().filter(|arg| !arg.is_global_set());
         self.flags.extend(of_command.filter_map(Flag::of));
         Ok(())

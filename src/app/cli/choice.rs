@@ -139,7 +139,10 @@ impl FromStr for PayloadSigning {
 }
 
 /// The choice that is spelt exactly like `value`.
-fn choose<T: Copy>(value: &str, choices: &[(&'static str, T)]) -> Result<T, InvalidChoice> {
+pub(super) fn choose<T: Copy>(
+    value: &str,
+    choices: &[(&'static str, T)],
+) -> Result<T, InvalidChoice> {
     let chosen = choices.iter().find(|(name, _)| *name == value);
     chosen
         .map(|(_, choice)| *choice)

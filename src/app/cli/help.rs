@@ -9,21 +9,23 @@ use super::Cli;
 /// Columns of the help text; fixed, so that it is the same wherever it is read.
 pub(super) const WIDTH: usize = 100;
 
-/// The help text of a command, or of the program where `command` is `None`.
-pub(super) fn text(command: Option<&str>) -> String {
+/// The help text of the command that the names lead to, of the program where there are none.
+pub(super) fn text(commands: &[String]) -> String {
     let mut root = Cli::command();
     root.build();
-    let chosen = command.and_then(|name| root.find_subcommand(name).cloned());
-    let mut shown = chosen
-        .unwrap_or(root)
-        .mut_args(as_given)
-        .next_line_help(true);
+    let mut chosen = &root;
+    for name in commands {
+        chosen = chosen.find_subcommand(name).unwrap_or(chosen);
+    }
+    let mut shown = chosen.clone().mut_args(as_given).next_line_help(true);
     shown.render_help().to_string()
 }
 
 /// What a usage error begins with.
 pub(super) fn usage() -> String {
-    "usage: outrigger sidecar [<flags>]\n\n`outrigger sidecar --help` lists the flags.\n".to_owned()
+    "usage: outrigger sidecar [<flags>]\n       outrigger bench upload [<flags>]\n\n\
+     `outrigger sidecar --help` lists the flags.\n"
+        .to_owned()
 }
 
 /// A flag as it is given: a bool flag as `--[no-]name`, `--version` without a short form; and

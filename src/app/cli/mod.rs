@@ -6,6 +6,7 @@
 //! (contract `cli.md` §1, §5).
 
 mod argv;
+mod bench;
 mod byte_size;
 mod choice;
 mod help;
@@ -26,6 +27,10 @@ use crate::app::version;
 use crate::model::ErrorChain;
 
 pub use argv::InvalidArguments;
+pub use bench::{
+    BenchCommand, EngineArgs, EngineChoice, InvalidEngine, LoadArgs, OptionalSize, OutputFormat,
+    RunArgs, SweepAxes, UploadBenchArgs,
+};
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use choice::{HashFunc, InvalidChoice, ReloadMethod, TlsVersion};
 pub use sidecar::{
@@ -54,6 +59,9 @@ pub struct Cli {
 pub enum Command {
     /// Runs beside a Prometheus server: ships its blocks to a bucket and serves queriers.
     Sidecar(Box<SidecarArgs>),
+    /// Measures what this machine and a bucket can do.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Flags that may stand before or after the command (contract `cli.md` §2).
@@ -188,7 +196,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
     let parsed = match argv::normalize(&command, words) {
         Ok(normalized) => match normalized.request {
             Some(argv::Request::Help) => {
-                return Ok(Invocation::Print(help::text(normalized.command.as_deref())));
+                return Ok(Invocation::Print(help::text(&normalized.commands)));
             }
             Some(argv::Request::Version) => return Ok(Invocation::Print(version::text())),
             None => checked(command, normalized.words),
@@ -209,7 +217,9 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
 pub fn defaults() -> (GlobalArgs, SidecarArgs) {
     let words = ["outrigger", "sidecar"].map(OsString::from);
     let cli = Cli::try_parse_from(words).expect("every flag has a default that parses");
-    let Command::Sidecar(sidecar) = cli.command;
+    let Command::Sidecar(sidecar) = cli.command else {
+        unreachable!("the words name the sidecar");
+    };
     (cli.global, *sidecar)
 }
 
@@ -258,7 +268,9 @@ pub(super) fn sidecar_args(flags: &[&str]) -> (GlobalArgs, SidecarArgs) {
     let words = ["outrigger", "sidecar"].iter().chain(flags);
     match parse(words.map(OsString::from)) {
         Ok(Invocation::Run(cli)) => {
-            let Command::Sidecar(sidecar) = cli.command;
+            let Command::Sidecar(sidecar) = cli.command else {
+                panic!("the words name the sidecar");
+            };
             (cli.global, *sidecar)
         }
         Ok(Invocation::Print(text)) => panic!("{text}"),

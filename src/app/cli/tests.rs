@@ -1,6 +1,7 @@
 //! The command line: values, help, version, and any words at all.
 
 mod arguments_file;
+mod bench;
 mod errors;
 mod flag_list;
 mod operator;

@@ -1,5 +1,6 @@
 //! What the process can be asked to do.
 
+pub mod bench;
 pub mod sidecar;
 
 /// A command ended with an error: exit code 1. The messages are the reference's.

@@ -19,7 +19,7 @@ use crate::app::version;
 use crate::disk::{BufferPool, DiskEngine, Faults, register_engine_info};
 use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
 use crate::net::http::HttpServer;
-use crate::objstore::{self, BucketConfig, BucketDependencies, Pace};
+use crate::objstore::{self, BucketConfig, BucketDependencies, Pace, RequestStats};
 use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch, await_labels,
@@ -175,6 +175,7 @@ fn shipper(
             .and_then(|rate| NonZeroU64::new(rate.bytes()))
             .map(Pace::new),
         payload_signing: sidecar.s3.payload_signing,
+        requests: RequestStats::default(),
     };
     let dependencies = Dependencies {
         bucket: objstore::build(config, bucket)?,
@@ -279,7 +280,8 @@ fn build_info() -> BuildInfo {
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// The runtime of everything that waits for the network.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKERS_MAX))

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::{ConfigError, expand};
-use crate::app::cli::{GlobalArgs, InlineYaml, OptionalPath, SidecarArgs};
+use crate::app::cli::{GlobalArgs, InlineYaml, ObjstoreArgs, OptionalPath, SidecarArgs};
 
 /// Most bytes that a configuration file may have; a device or a data file named by mistake must
 /// not fill the memory.
@@ -74,8 +74,7 @@ impl<'a> PathOrContent<'a> {
     }
 
     /// `--objstore.config(-file)`.
-    pub fn objstore(sidecar: &'a SidecarArgs) -> Self {
-        let args = &sidecar.objstore;
+    pub fn objstore(args: &'a ObjstoreArgs) -> Self {
         Self::new(
             "objstore.config",
             &args.config_file,
@@ -168,7 +167,7 @@ impl Documents {
             request_logging: PathOrContent::request_logging(sidecar).load(variable)?,
             prometheus_http_client: PathOrContent::prometheus_http_client(sidecar)
                 .load(variable)?,
-            objstore: PathOrContent::objstore(sidecar).load(variable)?,
+            objstore: PathOrContent::objstore(&sidecar.objstore).load(variable)?,
         })
     }
 }

@@ -17,7 +17,9 @@ fn an_arguments_file_stands_for_its_lines() {
         let Ok(Invocation::Run(cli)) = run(flags) else {
             panic!("{flags:?}");
         };
-        let Command::Sidecar(args) = cli.command;
+        let Command::Sidecar(args) = cli.command else {
+            panic!("the words name the sidecar");
+        };
         assert_eq!(args.http.address, "a b");
         assert_eq!(args.tsdb.path, PathBuf::from("/data"));
     }

@@ -66,7 +66,9 @@ fn every_list_of_the_operator_parses() {
             panic!("{flags:?}: {invocation:?}");
         };
         assert_eq!(cli.global.logging.format, LogFormat::Json);
-        let Command::Sidecar(args) = cli.command;
+        let Command::Sidecar(args) = cli.command else {
+            panic!("the words name the sidecar");
+        };
         assert_eq!(args.prometheus.url.uri().path(), "/");
         assert_eq!(
             args.shipper.ignore_unequal_block_size,
@@ -107,6 +109,8 @@ fn a_bucket_file_instead_of_its_text_parses() {
         cli.global.tracing.config_file,
         Some(PathBuf::from("/etc/thanos/tracing.yaml"))
     );
-    let Command::Sidecar(args) = cli.command;
+    let Command::Sidecar(args) = cli.command else {
+        panic!("the words name the sidecar");
+    };
     assert_eq!(args.prometheus.url.uri().path(), "/prefix");
 }
