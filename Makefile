@@ -109,7 +109,7 @@ bench: ## Run the benches
 
 # The product without the features that the harness needs, so that what is measured is what is run.
 .PHONY: perf
-perf: ## Measure the release binary: CPU, memory, latency, start (PERF_GIB=1 PERF_ROUNDS=3 PERF_IDLE_S=40)
+perf: ## Measure the release binary: S3, FILESYSTEM, latency, start (PERF_GIB=3 PERF_ROUNDS=3 PERF_ONLY= INCUMBENT=)
 	cargo build --release --locked --bin outrigger
 	@mkdir -p target/perf && cp target/release/outrigger target/perf/outrigger
 	cargo build --release --locked --features testing --example perf

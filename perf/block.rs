@@ -4,11 +4,13 @@ use std::f64::consts::TAU;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
 use outrigger::model::{BlockId, TimeRange, TimestampMs};
 use outrigger::tsdb::testing::{BlockFile, BlockLayout, BlockWriter, Chunk, Series};
 
+use crate::Bench;
 use crate::child::ChildSlot;
 
 /// 2023-11-14T22:00:00Z, a multiple of two hours; and a ULID's time part for it.
@@ -47,6 +49,88 @@ pub(crate) fn files(block: &Path) -> io::Result<Vec<PathBuf>> {
     files.sort();
     files.extend([block.join("index"), block.join("meta.json")]);
     Ok(files)
+}
+
+/// The blocks that are shipped in one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) blocks: Vec<Block>,
+    /// What promtool said of them, for the head of the results.
+    pub(crate) verdict: String,
+}
+
+/// Chunk bytes of one block: about what a Prometheus with a million series cuts every two hours.
+const BLOCK_CHUNK_BYTES: u64 = 1 << 30;
+
+impl Load {
+    /// Writes as many blocks as hold `chunk_bytes`.
+    pub(crate) fn write(bench: &Bench) -> anyhow::Result<Self> {
+        let chunk_bytes = bench.settings.chunk_bytes;
+        let count = chunk_bytes.div_ceil(BLOCK_CHUNK_BYTES);
+        eprintln!(
+            "perf: writing {count} blocks with {} MiB of chunks",
+            chunk_bytes >> 20
+        );
+        let mut maker = BlockMaker::new(bench.scratch.join("made"), &bench.children);
+        let blocks: anyhow::Result<Vec<Block>> = (0..count)
+            .map(|_| maker.write(chunk_bytes / count))
+            .collect();
+        let blocks = blocks?;
+        for block in &blocks {
+            eprintln!(
+                "perf: {} series, {} chunks, {} segments, {} bytes",
+                block.series, block.chunks, block.segments, block.size_bytes
+            );
+            anyhow::ensure!(
+                block.segments >= 2,
+                "one segment only: nothing to interleave"
+            );
+        }
+        let verdict = match blocks.first() {
+            Some(block) => promtool_verdict(block)?,
+            None => anyhow::bail!("PERF_GIB makes no block"),
+        };
+        Ok(Self { blocks, verdict })
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.size_bytes).sum()
+    }
+
+    pub(crate) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let files: io::Result<Vec<Vec<PathBuf>>> =
+            self.blocks.iter().map(|block| files(&block.path)).collect();
+        Ok(files?.concat())
+    }
+}
+
+/// Has promtool (`PROMTOOL`, else of the path) read one block as Prometheus would.
+fn promtool_verdict(block: &Block) -> anyhow::Result<String> {
+    let program = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
+    let directory = block.path.parent().context("a block is in a directory")?;
+    let mut command = Command::new(&program);
+    command
+        .args(["tsdb", "analyze", "--limit=1"])
+        .arg(directory)
+        .arg(&block.name);
+    let output = match command.output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok("not checked: there is no promtool".to_owned());
+        }
+        output => output.with_context(|| format!("run {program:?}"))?,
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let series = text.lines().find_map(|line| {
+        let rest = line.strip_prefix("Total Series:")?;
+        rest.trim().parse::<u64>().ok()
+    });
+    anyhow::ensure!(
+        output.status.success() && series == Some(block.series),
+        "promtool does not read the block: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok("one read by `promtool tsdb analyze`".to_owned())
 }
 
 /// Writes blocks below one directory, each later in time than the one before.

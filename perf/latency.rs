@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::block::BlockMaker;
-use crate::sidecar::{Sidecar, Site};
+use crate::sidecar::{Launch, Sidecar, Site};
 use crate::usage;
 use crate::{Bench, peer};
 
@@ -29,7 +29,11 @@ pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Latency> {
         blocks.push(maker.write(CHUNK_BYTES)?);
     }
     usage::settle(&bench.scratch)?;
-    let mut sidecar = Sidecar::start_idle(bench, &site, peer::start()?)?;
+    let mut sidecar = Sidecar::start_idle(
+        bench,
+        &site,
+        &Launch::outrigger(bench, &site, peer::start()?),
+    )?;
     let mut waits = Vec::new();
     for block in &blocks {
         let started = site.put(block)?;

@@ -1,12 +1,13 @@
 //! `make perf`: measures the sidecar binary from outside, as a process of its own.
 //!
-//! Three questions (each in its module): what shipping costs in CPU, time and memory beside a plain
-//! copy of the same files ([`ship`]), how soon a new block is in the bucket ([`latency`]), and what
-//! start and idling cost ([`start`]). Nothing is asserted about figures; a run that did not do what
-//! it claims to have measured is an error. `perf/RESULTS.md` says how to read and repeat it.
+//! Four questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
+//! plain `sendfile` ([`s3`]) and to a directory beside a plain copy ([`ship`]), how soon
+//! a new block is in the bucket ([`latency`]), and what start and idling cost ([`start`]). Nothing
+//! is asserted about figures; a run that did not do what it claims to have measured is an error.
+//! `perf/RESULTS.md` says how to read and repeat it.
 //!
 //! The measuring runs on a thread of its own; the main thread waits for it or for a signal. Either
-//! way the one child that may be running ends by its id and the scratch directory is removed.
+//! way the children that may be running end by their ids and the scratch directory is removed.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,10 +17,13 @@
 mod block;
 mod child;
 mod copy;
+mod discard;
 mod latency;
 mod machine;
 mod peer;
 mod report;
+mod s3;
+mod sendfile;
 mod settings;
 mod ship;
 mod sidecar;
@@ -35,7 +39,9 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use block::Load;
 use child::ChildSlot;
+use report::Report;
 use settings::Settings;
 
 /// As shells have it for a program that SIGINT ended.
@@ -49,15 +55,33 @@ struct Bench {
     binary: PathBuf,
     /// On a disk; removed at the end.
     scratch: PathBuf,
-    /// Holds whatever child is running.
+    /// Holds whatever is measured now.
     children: Arc<ChildSlot>,
+    /// Holds the S3 server that it sends to.
+    servers: Arc<ChildSlot>,
+}
+
+impl Bench {
+    /// The program that outrigger replaces.
+    fn incumbent(&self) -> anyhow::Result<PathBuf> {
+        self.settings
+            .incumbent
+            .clone()
+            .context("INCUMBENT is not set")
+    }
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.as_slice() {
-        [mode, from, to] if mode == copy::MODE => {
-            copy::run(Path::new(from), Path::new(to)).map(|()| ExitCode::SUCCESS)
+        [mode, bucket, blocks @ ..] if mode == copy::MODE => {
+            copy::run(Path::new(bucket), blocks).map(|()| ExitCode::SUCCESS)
+        }
+        [mode, server, blocks @ ..] if mode == sendfile::MODE => {
+            sendfile::run(&server.to_string_lossy(), blocks).map(|()| ExitCode::SUCCESS)
+        }
+        [mode, ca_file] if mode == discard::MODE => {
+            discard::run(Path::new(ca_file)).map(|()| ExitCode::SUCCESS)
         }
         [binary] => measure(Path::new(binary)),
         _ => Err(anyhow::anyhow!("usage: perf <outrigger binary>")),
@@ -80,10 +104,11 @@ fn measure(binary: &Path) -> anyhow::Result<ExitCode> {
     let bench = Bench {
         binary: std::path::absolute(binary)?,
         scratch: std::path::absolute(scratch.path())?,
-        children: Arc::new(ChildSlot::default()),
+        children: Arc::default(),
+        servers: Arc::default(),
         settings,
     };
-    let children = Arc::clone(&bench.children);
+    let slots = [Arc::clone(&bench.children), Arc::clone(&bench.servers)];
     let (done, ended) = oneshot::channel::<()>();
     let worker = std::thread::spawn(move || {
         // Its end, a panic's too, is what the other end of the channel hears.
@@ -92,9 +117,11 @@ fn measure(binary: &Path) -> anyhow::Result<ExitCode> {
     });
     let interrupted = wait(ended)?;
     if interrupted {
-        children.close();
+        slots.iter().for_each(|slot| slot.close());
     }
     let outcome = worker.join();
+    // A measurement that failed has left its children.
+    slots.iter().for_each(|slot| slot.close());
     scratch.close().context("remove the scratch directory")?;
     if interrupted {
         return Ok(ExitCode::from(INTERRUPTED));
@@ -124,9 +151,25 @@ fn wait(ended: oneshot::Receiver<()>) -> anyhow::Result<bool> {
 
 fn run(bench: &Bench) -> anyhow::Result<()> {
     let head = machine::describe(bench)?;
-    let start = start::measure(bench).context("measure start and idling")?;
-    let latency = latency::measure(bench).context("measure latency")?;
-    let shipping = ship::measure(bench).context("measure shipping")?;
-    report::print(&head, &shipping, &latency, &start);
+    let settings = &bench.settings;
+    let start = settings
+        .wants("start")
+        .then(|| start::measure(bench).context("measure start and idling"))
+        .transpose()?;
+    let latency = settings
+        .wants("latency")
+        .then(|| latency::measure(bench).context("measure latency"))
+        .transpose()?;
+    let load = Load::write(bench)?;
+    let s3 = s3::measure(bench, &load).context("measure shipping to S3")?;
+    let shipping = ship::measure(bench, &load).context("measure shipping")?;
+    report::print(&Report {
+        head: &head,
+        load: &load,
+        s3: &s3,
+        shipping: &shipping,
+        latency: latency.as_ref(),
+        start: start.as_ref(),
+    });
     Ok(())
 }

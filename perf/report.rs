@@ -2,53 +2,61 @@
 
 use std::time::Duration;
 
+use crate::block::Load;
 use crate::latency::Latency;
-use crate::ship::{Cache, Carrier, Run, Shipping};
+use crate::s3::{Cell, Checks, S3Run, Scheme, Sender};
+use crate::ship::{Cache, Carrier, Figures, Run};
 use crate::start::Start;
 
 const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// One column of the shipping table.
-struct Figure {
-    title: &'static str,
-    decimals: usize,
-    of: fn(&Run, f64) -> Option<f64>,
+/// Everything that was measured; what was left out is empty.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) head: &'a str,
+    pub(crate) load: &'a Load,
+    pub(crate) s3: &'a [S3Run],
+    pub(crate) shipping: &'a [Run],
+    pub(crate) latency: Option<&'a Latency>,
+    pub(crate) start: Option<&'a Start>,
 }
 
-/// `f64` is the size of the block, GiB.
-const FIGURES: [Figure; 7] = [
-    Figure {
+/// One column of the shipping tables.
+struct Column {
+    title: &'static str,
+    decimals: usize,
+    of: fn(&Figures, f64) -> Option<f64>,
+}
+
+/// `f64` is the size of the blocks, GiB.
+const COLUMNS: [Column; 6] = [
+    Column {
         title: "CPU s/GiB",
         decimals: 2,
         of: |run, gib| Some((run.user_ms + run.system_ms) as f64 / 1000.0 / gib),
     },
-    Figure {
+    Column {
         title: "of it user",
         decimals: 2,
         of: |run, gib| Some(run.user_ms as f64 / 1000.0 / gib),
     },
-    Figure {
+    Column {
         title: "GiB/s",
         decimals: 2,
         of: |run, gib| Some(gib / run.wall.as_secs_f64()),
     },
-    Figure {
+    Column {
         title: "peak RSS MiB",
         decimals: 1,
         of: |run, _| Some(run.rss_peak_bytes as f64 / MIB),
     },
-    Figure {
+    Column {
         title: "anon RSS at the end MiB",
         decimals: 1,
         of: |run, _| Some(run.rss_anon_bytes as f64 / MIB),
     },
-    Figure {
-        title: "bytes read / size",
-        decimals: 2,
-        of: |run, gib| Some(run.read_bytes as f64 / GIB / gib),
-    },
-    Figure {
+    Column {
         title: "source left in cache MiB",
         decimals: 0,
         of: |run, _| Some(run.cached_bytes? as f64 / MIB),
@@ -59,55 +67,151 @@ const FIGURES: [Figure; 7] = [
     clippy::print_stdout,
     reason = "the tables are what the program is for"
 )]
-pub(crate) fn print(head: &str, shipping: &Shipping, latency: &Latency, start: &Start) {
-    println!("{head}\n\n{}", ship_table(shipping));
-    println!("\n{}", latency_table(latency));
-    println!("\n{}", start_table(start));
+pub(crate) fn print(report: &Report<'_>) {
+    println!("{}\n\n{}", report.head, load_line(report.load));
+    let gib = report.load.size_bytes() as f64 / GIB;
+    if !report.s3.is_empty() {
+        println!("\n{}", s3_table(report.s3, gib));
+    }
+    if !report.shipping.is_empty() {
+        println!("\n{}", ship_table(report.shipping, gib));
+    }
+    if let Some(latency) = report.latency {
+        println!("\n{}", latency_table(latency));
+    }
+    if let Some(start) = report.start {
+        println!("\n{}", start_table(start));
+    }
 }
 
-fn ship_table(shipping: &Shipping) -> String {
-    let block = &shipping.block;
-    let gib = block.size_bytes as f64 / GIB;
-    let mut text = format!(
-        "### Shipping one block to a FILESYSTEM bucket\n\n\
-         {gib:.3} GiB in {} segments, {} series, {} chunks. Median (least – most).\n\n| |",
-        block.segments, block.series, block.chunks
-    );
-    for figure in &FIGURES {
-        text.push_str(&format!(" {} |", figure.title));
-    }
-    text.push_str("\n|---|");
-    text.push_str(&"---|".repeat(FIGURES.len()));
-    for cache in [Cache::Warm, Cache::Cold] {
-        let of = |carrier| -> Vec<&Run> {
-            let runs = shipping.runs.iter();
-            runs.filter(|run| run.carrier == carrier && run.cache == cache)
-                .collect()
-        };
-        let (ours, floor) = (of(Carrier::Outrigger), of(Carrier::Copy));
-        text.push_str(&row(&format!("outrigger, {cache:?}"), &ours, gib));
-        text.push_str(&row(&format!("plain copy, {cache:?}"), &floor, gib));
-        text.push_str(&format!("\n| ratio, {cache:?} |"));
-        for figure in &FIGURES {
-            let ratio = spread(&ours, figure, gib).zip(spread(&floor, figure, gib));
-            let cell = match ratio {
-                Some((ours, floor)) if floor[1] > 0.0 => format!("{:.2}", ours[1] / floor[1]),
-                _ => "–".to_owned(),
-            };
-            text.push_str(&format!(" {cell} |"));
+fn load_line(load: &Load) -> String {
+    let sum = |of: fn(&crate::block::Block) -> u64| load.blocks.iter().map(of).sum::<u64>();
+    format!(
+        "{} blocks with {:.3} GiB, {} series, {} chunks ({}). Median (least – most) over the \
+         rounds.",
+        load.blocks.len(),
+        load.size_bytes() as f64 / GIB,
+        sum(|block| block.series),
+        sum(|block| block.chunks),
+        load.verdict
+    )
+}
+
+/// A row for each cell, then the ratios to the limit and to the incumbent.
+fn s3_table(runs: &[S3Run], gib: f64) -> String {
+    let mut text = "### Shipping to S3 that discards, on loopback\n\n".to_owned();
+    push_head(&mut text);
+    let cells = crate::s3::cells(true);
+    let of = |cell: Cell| -> Vec<&Figures> {
+        let runs = runs.iter().filter(|run| run.cell == cell);
+        runs.map(|run| &run.figures).collect()
+    };
+    for cell in &cells {
+        let figures = of(*cell);
+        if !figures.is_empty() {
+            text.push_str(&row(&s3_title(*cell), &figures, gib));
         }
     }
-    if spread(&shipping.runs.iter().collect::<Vec<_>>(), &FIGURES[6], gib).is_none() {
-        text.push_str("\n\nNo `fincore` here: what is left in the page cache was not looked at.");
+    text.push_str(
+        "\n\n| CPU s/GiB of outrigger by that of | sendfile | incumbent |\n|---|---|---|",
+    );
+    let ours = |cell: &&Cell| matches!(cell.sender, Sender::Uring | Sender::Pread);
+    for cell in cells
+        .iter()
+        .filter(ours)
+        .filter(|cell| !of(**cell).is_empty())
+    {
+        let by = |other: Cell| ratio(&of(*cell), &of(other), &COLUMNS[0], gib);
+        let limit = by(Cell {
+            scheme: Scheme::Http,
+            checks: Checks::Fewest,
+            sender: Sender::Sendfile,
+            ..*cell
+        });
+        let incumbent = by(Cell {
+            sender: Sender::Incumbent,
+            ..*cell
+        });
+        text.push_str(&format!(
+            "\n| {} | {limit} | {incumbent} |",
+            s3_title(*cell)
+        ));
     }
     text
 }
 
-fn row(title: &str, runs: &[&Run], gib: f64) -> String {
+fn s3_title(cell: Cell) -> String {
+    let scheme = match cell.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let checks = match cell.checks {
+        Checks::Defaults => "defaults",
+        Checks::Fewest => "md5 off, payload not signed",
+    };
+    let cache = cell.cache.name();
+    match cell.sender {
+        Sender::Uring => format!("{scheme}, {checks}, {cache}: outrigger, uring"),
+        Sender::Pread => format!("{scheme}, {checks}, {cache}: outrigger, pread"),
+        Sender::Incumbent => format!("{scheme}, {checks}, {cache}: incumbent"),
+        Sender::Sendfile => format!("{scheme}, {cache}: plain sendfile"),
+    }
+}
+
+fn ship_table(runs: &[Run], gib: f64) -> String {
+    let mut text = "### Shipping to a FILESYSTEM bucket\n\n".to_owned();
+    push_head(&mut text);
+    for cache in [Cache::Warm, Cache::Cold] {
+        let of = |carrier| -> Vec<&Figures> {
+            let runs = runs.iter();
+            runs.filter(|run| run.carrier == carrier && run.cache == cache)
+                .map(|run| &run.figures)
+                .collect()
+        };
+        let ours = of(Carrier::Outrigger);
+        let others = [
+            (Carrier::Copy, "plain copy"),
+            (Carrier::Incumbent, "incumbent"),
+        ];
+        let named = [(Carrier::Outrigger, "outrigger")]
+            .into_iter()
+            .chain(others);
+        for (carrier, name) in named.filter(|(carrier, _)| !of(*carrier).is_empty()) {
+            text.push_str(&row(
+                &format!("{name}, {}", cache.name()),
+                &of(carrier),
+                gib,
+            ));
+        }
+        for (other, name) in others {
+            if ours.is_empty() || of(other).is_empty() {
+                continue;
+            }
+            text.push_str(&format!("\n| outrigger by {name}, {} |", cache.name()));
+            for column in &COLUMNS {
+                let ratio = ratio(&ours, &of(other), column, gib);
+                text.push_str(&format!(" {ratio} |"));
+            }
+        }
+    }
+    text
+}
+
+fn push_head(text: &mut String) {
+    text.push_str("| |");
+    for column in &COLUMNS {
+        text.push_str(&format!(" {} |", column.title));
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(COLUMNS.len()));
+}
+
+fn row(title: &str, runs: &[&Figures], gib: f64) -> String {
     let mut text = format!("\n| {title} |");
-    for figure in &FIGURES {
-        let decimals = figure.decimals;
-        let cell = match spread(runs, figure, gib) {
+    for column in &COLUMNS {
+        let decimals = column.decimals;
+        let cell = match spread(runs, column, gib) {
+            Some([_, median, _]) if runs.len() == 1 => format!("{median:.decimals$}"),
             Some([least, median, most]) => {
                 format!("{median:.decimals$} ({least:.decimals$} – {most:.decimals$})")
             }
@@ -118,9 +222,19 @@ fn row(title: &str, runs: &[&Run], gib: f64) -> String {
     text
 }
 
-fn spread(runs: &[&Run], figure: &Figure, gib: f64) -> Option<[f64; 3]> {
-    let values: Option<Vec<f64>> = runs.iter().map(|run| (figure.of)(run, gib)).collect();
-    Some(least_median_most(values?))
+/// One median by the other.
+fn ratio(ours: &[&Figures], others: &[&Figures], column: &Column, gib: f64) -> String {
+    match spread(ours, column, gib).zip(spread(others, column, gib)) {
+        Some((ours, others)) if others[1] > 0.0 => format!("{:.2}", ours[1] / others[1]),
+        _ => "–".to_owned(),
+    }
+}
+
+fn spread(runs: &[&Figures], column: &Column, gib: f64) -> Option<[f64; 3]> {
+    let values: Option<Vec<f64>> = runs.iter().map(|run| (column.of)(run, gib)).collect();
+    values
+        .filter(|values| !values.is_empty())
+        .map(least_median_most)
 }
 
 fn latency_table(latency: &Latency) -> String {

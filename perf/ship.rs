@@ -1,16 +1,16 @@
-//! What shipping one block to a FILESYSTEM bucket costs, beside a plain copy of the same files.
+//! What shipping blocks to a FILESYSTEM bucket costs, beside a plain copy of the same files.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::block::{self, Block, BlockMaker};
-use crate::sidecar::{Sidecar, Site};
+use crate::block::Load;
+use crate::sidecar::{Launch, Sidecar, Site};
 use crate::usage::{self, Usage};
 use crate::{Bench, copy, peer};
 
-/// Whether the block's files are in the page cache when a run begins.
+/// Whether the blocks' files are in the page cache when a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cache {
     Warm,
@@ -22,6 +22,20 @@ pub(crate) enum Cache {
 pub(crate) enum Carrier {
     Outrigger,
     Copy,
+    Incumbent,
+}
+
+/// What one run took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    pub(crate) wall: Duration,
+    /// While shipping; start and end of outrigger are not in it.
+    pub(crate) user_ms: u64,
+    pub(crate) system_ms: u64,
+    pub(crate) rss_peak_bytes: u64,
+    pub(crate) rss_anon_bytes: u64,
+    /// Of the source files, afterwards.
+    pub(crate) cached_bytes: Option<u64>,
 }
 
 /// One run of one variant.
@@ -29,90 +43,116 @@ pub(crate) enum Carrier {
 pub(crate) struct Run {
     pub(crate) carrier: Carrier,
     pub(crate) cache: Cache,
-    pub(crate) wall: Duration,
-    /// While shipping; start and end of the process are not in it.
-    pub(crate) user_ms: u64,
-    pub(crate) system_ms: u64,
-    pub(crate) rss_peak_bytes: u64,
-    pub(crate) rss_anon_bytes: u64,
-    pub(crate) read_bytes: u64,
-    /// Of the source files, afterwards.
-    pub(crate) cached_bytes: Option<u64>,
+    pub(crate) figures: Figures,
 }
 
-impl Run {
-    fn summary(&self) -> String {
+impl Cache {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        }
+    }
+}
+
+impl Carrier {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Outrigger => "outrigger",
+            Self::Copy => "copy",
+            Self::Incumbent => "incumbent",
+        }
+    }
+}
+
+impl Figures {
+    /// What was used between two readings of a process that is still there.
+    pub(crate) fn between(
+        wall: Duration,
+        before: &Usage,
+        after: &Usage,
+        cached_bytes: Option<u64>,
+    ) -> Self {
+        Self {
+            wall,
+            user_ms: after.user_ms - before.user_ms,
+            system_ms: after.system_ms - before.system_ms,
+            rss_peak_bytes: after.rss_peak_bytes,
+            rss_anon_bytes: after.rss_anon_bytes,
+            cached_bytes,
+        }
+    }
+
+    pub(crate) fn summary(&self) -> String {
         format!(
-            "{:?}, {:?}: {:.3} s, user {} ms, system {} ms, peak {} KiB",
-            self.carrier,
-            self.cache,
+            "{:.3} s, user {} ms, system {} ms, peak {} KiB, cached {:?} KiB",
             self.wall.as_secs_f64(),
             self.user_ms,
             self.system_ms,
-            self.rss_peak_bytes >> 10
+            self.rss_peak_bytes >> 10,
+            self.cached_bytes.map(|bytes| bytes >> 10)
         )
     }
 }
 
-/// All runs over one block.
-#[derive(Debug)]
-pub(crate) struct Shipping {
-    pub(crate) block: Block,
-    pub(crate) runs: Vec<Run>,
-}
-
-pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Shipping> {
-    eprintln!(
-        "perf: writing a block of {} MiB of chunks",
-        bench.settings.chunk_bytes >> 20
-    );
-    let made = bench.scratch.join("made");
-    let block = BlockMaker::new(made, &bench.children).write(bench.settings.chunk_bytes)?;
-    eprintln!(
-        "perf: {} series, {} chunks, {} segments, {} bytes",
-        block.series, block.chunks, block.segments, block.size_bytes
-    );
-    anyhow::ensure!(
-        block.segments >= 2,
-        "one segment only: nothing to interleave"
-    );
+pub(crate) fn measure(bench: &Bench, load: &Load) -> anyhow::Result<Vec<Run>> {
     let peer = peer::start()?;
+    let mut carriers = vec![Carrier::Outrigger, Carrier::Copy];
+    if bench.settings.incumbent.is_some() {
+        carriers.push(Carrier::Incumbent);
+    }
+    let is_wanted = |carrier: Carrier, cache: Cache| {
+        let name = format!("filesystem {} {}", cache.name(), carrier.name());
+        bench.settings.wants(&name)
+    };
+    let caches = [Cache::Warm, Cache::Cold];
+    let wants_any = |carrier| caches.iter().any(|cache| is_wanted(carrier, *cache));
+    let mut runs = Vec::new();
+    if !carriers.iter().any(|carrier| wants_any(*carrier)) {
+        return Ok(runs);
+    }
     // Its figures are thrown away: memory that the host hands to a virtual machine at first touch
     // is paid for by whoever comes first.
-    prepare(bench, &block, Cache::Warm)?;
-    copy(bench, &block, Cache::Warm)?;
-    let mut runs = Vec::new();
+    prepare(bench, load, Cache::Warm)?;
+    copy(bench, load)?;
     for round in 1..=bench.settings.rounds {
-        let mut carriers = [Carrier::Outrigger, Carrier::Copy];
-        // Who runs first changes, so that neither always gets the pages that the other left.
-        if round % 2 == 0 {
-            carriers.reverse();
-        }
-        for cache in [Cache::Warm, Cache::Cold] {
-            for carrier in carriers {
-                prepare(bench, &block, cache)?;
-                let run = match carrier {
-                    Carrier::Outrigger => ship(bench, &block, cache, peer),
-                    Carrier::Copy => copy(bench, &block, cache),
+        for cache in caches {
+            for carrier in &carriers {
+                if !is_wanted(*carrier, cache) {
+                    continue;
+                }
+                prepare(bench, load, cache)?;
+                let figures = match carrier {
+                    Carrier::Outrigger => ship(bench, load, peer),
+                    Carrier::Copy => copy(bench, load),
+                    Carrier::Incumbent => ship_with_incumbent(bench, load, peer),
                 };
-                let run = run.with_context(|| format!("{carrier:?}, {cache:?}"))?;
-                eprintln!("perf: round {round}: {}", run.summary());
-                runs.push(run);
+                let figures = figures.with_context(|| format!("{carrier:?}, {cache:?}"))?;
+                let summary = figures.summary();
+                eprintln!("perf: round {round}: {carrier:?}, {cache:?}: {summary}");
+                runs.push(Run {
+                    carrier: *carrier,
+                    cache,
+                    figures,
+                });
             }
         }
+        // Who runs first changes, so that nobody always gets the pages that another left.
+        carriers.rotate_left(1);
     }
-    Ok(Shipping { block, runs })
+    Ok(runs)
 }
 
 /// Brings the files into the cache or out of it, and shows that they are.
-fn prepare(bench: &Bench, block: &Block, cache: Cache) -> anyhow::Result<()> {
+pub(crate) fn prepare(bench: &Bench, load: &Load, cache: Cache) -> anyhow::Result<()> {
     bench.children.check()?;
     usage::settle(&bench.scratch)?;
-    let files = block::files(&block.path)?;
+    let files = load.files()?;
     let expected = match cache {
         Cache::Warm => {
             usage::fill_cache(&files)?;
-            block.size_bytes..=u64::MAX
+            // A machine that is short of memory takes a page back at once, here and there.
+            load.size_bytes() / 100 * 99..=u64::MAX
         }
         Cache::Cold => {
             usage::drop_cached(&files)?;
@@ -128,49 +168,63 @@ fn prepare(bench: &Bench, block: &Block, cache: Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ship(bench: &Bench, block: &Block, cache: Cache, peer: SocketAddr) -> anyhow::Result<Run> {
+fn ship(bench: &Bench, load: &Load, peer: SocketAddr) -> anyhow::Result<Figures> {
     let site = Site::new(bench, "ship")?;
-    let mut sidecar = Sidecar::start_idle(bench, &site, peer)?;
+    let mut launch = Launch::outrigger(bench, &site, peer);
+    launch.flags.push("--io.engine=uring".to_owned());
+    let mut sidecar = Sidecar::start_idle(bench, &site, &launch)?;
     let before = Usage::of(sidecar.pid)?;
-    let started = site.put(block)?;
-    sidecar.wait_for_file(&site.published(block))?;
+    let started = site.put_all(load)?;
+    for block in &load.blocks {
+        sidecar.wait_for_file(&site.published(block))?;
+    }
     let wall = started.elapsed();
     let after = Usage::of(sidecar.pid)?;
-    sidecar.wait_until("the block is recorded", || site.is_recorded(block))?;
-    site.check_sizes(block)?;
-    let cached_bytes = usage::cached_bytes(&block::files(&site.data.join(&block.name))?)?;
-    let rss_peak_bytes = Usage::of(sidecar.pid)?.rss_peak_bytes;
-    sidecar.stop()?;
-    site.take_back(block)?;
-    site.remove()?;
-    Ok(Run {
-        carrier: Carrier::Outrigger,
-        cache,
-        wall,
-        user_ms: after.user_ms - before.user_ms,
-        system_ms: after.system_ms - before.system_ms,
-        rss_peak_bytes,
-        rss_anon_bytes: after.rss_anon_bytes,
-        read_bytes: after.read_bytes - before.read_bytes,
-        cached_bytes,
+    for block in &load.blocks {
+        sidecar.wait_until("the block is recorded", || site.is_recorded(block))?;
+        site.check_sizes(block)?;
+    }
+    site.finish(load, sidecar, |cached| {
+        Figures::between(wall, &before, &after, cached)
     })
 }
 
-fn copy(bench: &Bench, block: &Block, cache: Cache) -> anyhow::Result<Run> {
-    let site = Site::new(bench, "copy")?;
-    let target = site.bucket.join(&block.name);
-    let (wall, usage) = copy::measure(bench, &block.path, &target)?;
-    let cached_bytes = usage::cached_bytes(&block::files(&block.path)?)?;
-    site.remove()?;
-    Ok(Run {
-        carrier: Carrier::Copy,
-        cache,
-        wall,
-        user_ms: usage.user_ms,
-        system_ms: usage.system_ms,
-        rss_peak_bytes: usage.rss_peak_bytes,
-        rss_anon_bytes: usage.rss_anon_bytes,
-        read_bytes: usage.read_bytes,
-        cached_bytes,
+/// It looks for blocks only every 30 s, so it finds them there when it starts.
+fn ship_with_incumbent(bench: &Bench, load: &Load, peer: SocketAddr) -> anyhow::Result<Figures> {
+    let site = Site::new(bench, "incumbent")?;
+    let launch = Launch {
+        program: bench.incumbent()?,
+        objstore: site.objstore(),
+        flags: Vec::new(),
+        peer,
+    };
+    site.put_all(load)?;
+    let started = Instant::now();
+    let mut sidecar = Sidecar::spawn(bench, &site, &launch)?;
+    for block in &load.blocks {
+        sidecar.wait_for_file(&site.published(block))?;
+    }
+    let wall = started.elapsed();
+    let after = Usage::of(sidecar.pid)?;
+    for block in &load.blocks {
+        // The file is there before its content is.
+        sidecar.wait_until("the block is recorded", || site.is_recorded(block))?;
+        site.check_sizes(block)?;
+    }
+    site.finish(load, sidecar, |cached| {
+        Figures::between(wall, &Usage::default(), &after, cached)
     })
+}
+
+fn copy(bench: &Bench, load: &Load) -> anyhow::Result<Figures> {
+    let site = Site::new(bench, "copy")?;
+    let (wall, usage) = copy::measure(bench, load, &site.bucket)?;
+    let cached_bytes = usage::cached_bytes(&load.files()?)?;
+    site.remove()?;
+    Ok(Figures::between(
+        wall,
+        &Usage::default(),
+        &usage,
+        cached_bytes,
+    ))
 }

@@ -5,14 +5,15 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::Bench;
-use crate::block::{self, Block};
+use crate::block::{self, Block, Load};
+use crate::ship::Figures;
+use crate::{Bench, usage};
 
 /// How long anything may take; only reached where something is broken.
 const DEADLINE: Duration = Duration::from_secs(1800);
@@ -47,6 +48,41 @@ impl Site {
         Ok(started)
     }
 
+    /// The YAML document of the bucket in this site.
+    pub(crate) fn objstore(&self) -> String {
+        let bucket = self.bucket.display();
+        format!("type: FILESYSTEM\nconfig:\n  directory: {bucket}\n")
+    }
+
+    /// Puts all blocks into the data directory. When that was.
+    pub(crate) fn put_all(&self, load: &Load) -> anyhow::Result<Instant> {
+        let started = Instant::now();
+        for block in &load.blocks {
+            self.put(block)?;
+        }
+        Ok(started)
+    }
+
+    /// Ends a run: what is cached of the files, the sidecar's end, the blocks back in their place.
+    pub(crate) fn finish(
+        self,
+        load: &Load,
+        sidecar: Sidecar<'_>,
+        figures: impl FnOnce(Option<u64>) -> Figures,
+    ) -> anyhow::Result<Figures> {
+        let mut files = Vec::new();
+        for block in &load.blocks {
+            files.extend(block::files(&self.data.join(&block.name))?);
+        }
+        let figures = figures(usage::cached_bytes(&files)?);
+        sidecar.stop()?;
+        for block in &load.blocks {
+            self.take_back(block)?;
+        }
+        self.remove()?;
+        Ok(figures)
+    }
+
     /// Takes it out again, for another run.
     pub(crate) fn take_back(&self, block: &Block) -> anyhow::Result<()> {
         Ok(fs::rename(self.data.join(&block.name), &block.path)?)
@@ -59,8 +95,12 @@ impl Site {
 
     /// Whether the ledger has the block: outrigger is done with it.
     pub(crate) fn is_recorded(&self, block: &Block) -> anyhow::Result<bool> {
-        let ledger = fs::read_to_string(self.data.join("thanos.shipper.json"))?;
-        Ok(ledger.contains(&block.name))
+        // The incumbent has none until it is done with a block.
+        match fs::read_to_string(self.data.join("thanos.shipper.json")) {
+            Ok(ledger) => Ok(ledger.contains(&block.name)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Fails unless the bucket has every file of the block in its size.
@@ -91,15 +131,37 @@ pub(crate) struct Sidecar<'a> {
     bench: &'a Bench,
     pub(crate) pid: i32,
     pub(crate) address: SocketAddr,
-    lines: Receiver<String>,
+    lines: Receiver<(Instant, String)>,
     recent: VecDeque<String>,
 }
 
+/// How a sidecar is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    /// The bucket's YAML document.
+    pub(crate) objstore: String,
+    /// What its command line has besides.
+    pub(crate) flags: Vec<String>,
+    pub(crate) peer: SocketAddr,
+}
+
+impl Launch {
+    /// The outrigger that is measured, with the bucket of the site.
+    pub(crate) fn outrigger(bench: &Bench, site: &Site, peer: SocketAddr) -> Self {
+        Self {
+            program: bench.binary.clone(),
+            objstore: site.objstore(),
+            flags: Vec::new(),
+            peer,
+        }
+    }
+}
+
 impl<'a> Sidecar<'a> {
-    /// Starts it and waits until it has said where it listens.
-    pub(crate) fn start(bench: &'a Bench, site: &Site, peer: SocketAddr) -> anyhow::Result<Self> {
-        let bucket = site.bucket.display();
-        let mut command = Command::new(&bench.binary);
+    /// Starts it, whoever it is.
+    pub(crate) fn spawn(bench: &'a Bench, site: &Site, launch: &Launch) -> anyhow::Result<Self> {
+        let mut command = Command::new(&launch.program);
         command
             .args([
                 "sidecar",
@@ -108,23 +170,27 @@ impl<'a> Sidecar<'a> {
                 "--http-grace-period=5s",
                 "--grpc-grace-period=5s",
             ])
-            .arg(format!("--prometheus.url=http://{peer}"))
+            .arg(format!("--prometheus.url=http://{}", launch.peer))
             .arg(format!("--tsdb.path={}", site.data.display()))
-            .arg(format!(
-                "--objstore.config=type: FILESYSTEM\nconfig:\n  directory: {bucket}\n"
-            ))
+            .arg(format!("--objstore.config={}", launch.objstore))
+            .args(&launch.flags)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
         let (pid, stderr) = bench
             .children
             .spawn(&mut command, |child| (child.id(), child.stderr.take()))?;
-        let mut sidecar = Self {
+        Ok(Self {
             bench,
             pid: i32::try_from(pid)?,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             lines: read_lines(stderr.context("its log")?),
             recent: VecDeque::new(),
-        };
+        })
+    }
+
+    /// Starts outrigger and waits until it has said where it listens.
+    pub(crate) fn start(bench: &'a Bench, site: &Site, launch: &Launch) -> anyhow::Result<Self> {
+        let mut sidecar = Self::spawn(bench, site, launch)?;
         let line = sidecar.wait_for_line("listening for requests and metrics")?;
         let address = line.split(" address=").nth(1).context("no address there")?;
         let address = address.trim_start_matches('"').split(['"', ' ']).next();
@@ -136,9 +202,9 @@ impl<'a> Sidecar<'a> {
     pub(crate) fn start_idle(
         bench: &'a Bench,
         site: &Site,
-        peer: SocketAddr,
+        launch: &Launch,
     ) -> anyhow::Result<Self> {
-        let mut sidecar = Self::start(bench, site, peer)?;
+        let mut sidecar = Self::start(bench, site, launch)?;
         sidecar.wait_for_labels()?;
         std::thread::sleep(FIRST_PASS);
         Ok(sidecar)
@@ -184,15 +250,26 @@ impl<'a> Sidecar<'a> {
         self.with_log(outcome)
     }
 
+    /// An error where it has ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        let checked = self.bench.children.check();
+        self.with_log(checked)
+    }
+
+    /// An error with the last lines of its log.
+    pub(crate) fn fail<T>(&mut self, what: &'static str) -> anyhow::Result<T> {
+        self.with_log(Err(anyhow::anyhow!(what)))
+    }
+
     fn wait_for_line(&mut self, text: &str) -> anyhow::Result<String> {
         let started = Instant::now();
         loop {
             match self.lines.recv_timeout(Duration::from_millis(100)) {
-                Ok(line) if line.contains(text) => return Ok(line),
-                Ok(line) => self.remember(line),
+                Ok((_, line)) if line.contains(text) => return Ok(line),
+                Ok((_, line)) => self.remember(line),
                 Err(RecvTimeoutError::Timeout) => self.bench.children.check()?,
                 Err(RecvTimeoutError::Disconnected) => {
-                    let ended = Err(anyhow::anyhow!("outrigger ended and did not say: {text}"));
+                    let ended = Err(anyhow::anyhow!("the sidecar ended and did not say: {text}"));
                     return self.with_log(ended);
                 }
             }
@@ -212,7 +289,7 @@ impl<'a> Sidecar<'a> {
     /// Puts the last lines of the log to an error.
     fn with_log<T>(&mut self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         outcome.map_err(|error| {
-            while let Ok(line) = self.lines.try_recv() {
+            while let Ok((_, line)) = self.lines.try_recv() {
                 self.remember(line);
             }
             let log = self.recent.make_contiguous().join("\n");
@@ -221,13 +298,16 @@ impl<'a> Sidecar<'a> {
     }
 }
 
-fn read_lines(stderr: ChildStderr) -> Receiver<String> {
+/// The lines that a child writes, and when they came.
+pub(crate) fn read_lines(
+    output: impl std::io::Read + Send + 'static,
+) -> Receiver<(Instant, String)> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(stderr).split(b'\n') {
+        for line in BufReader::new(output).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).into_owned();
-            if sender.send(line).is_err() {
+            if sender.send((Instant::now(), line)).is_err() {
                 return;
             }
         }

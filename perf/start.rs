@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::sidecar::{Sidecar, Site, get};
+use crate::sidecar::{Launch, Sidecar, Site, get};
 use crate::usage::{self, Usage};
 use crate::{Bench, peer};
 
@@ -34,7 +34,7 @@ pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Start> {
     for _ in 0..STARTS {
         let site = Site::new(bench, "start")?;
         let started = Instant::now();
-        let mut sidecar = Sidecar::start(bench, &site, peer)?;
+        let mut sidecar = Sidecar::start(bench, &site, &Launch::outrigger(bench, &site, peer))?;
         metrics_bytes = get(sidecar.address, "/metrics")?;
         waits.push(started.elapsed());
         // A signal that comes sooner may find no handler yet.
@@ -43,7 +43,7 @@ pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Start> {
         site.remove()?;
     }
     let site = Site::new(bench, "idle")?;
-    let mut sidecar = Sidecar::start_idle(bench, &site, peer)?;
+    let mut sidecar = Sidecar::start_idle(bench, &site, &Launch::outrigger(bench, &site, peer))?;
     let before = usage::thread_times(sidecar.pid)?;
     let started = Instant::now();
     let mut idle = Vec::new();

@@ -12,7 +12,7 @@ use procfs::process::Process;
 use rustix::fs::Advice;
 
 /// What a process has used since its start. CPU comes in ticks of 10 ms.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// User time, ms.
     pub(crate) user_ms: u64,
@@ -24,8 +24,6 @@ pub(crate) struct Usage {
     pub(crate) rss_bytes: u64,
     /// What of that is its own memory and not pages of a file (`RssAnon`).
     pub(crate) rss_anon_bytes: u64,
-    /// All that it read by system calls, from disk or cache.
-    pub(crate) read_bytes: u64,
 }
 
 /// Nanoseconds on a CPU of each thread that lives, which is finer than ticks.
@@ -34,7 +32,7 @@ pub(crate) type ThreadTimes = Vec<(i32, u64)>;
 impl Usage {
     pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
         let process = Process::new(pid)?;
-        let (stat, status, io) = (process.stat()?, process.status()?, process.io()?);
+        let (stat, status) = (process.stat()?, process.status()?);
         let kib = |field: Option<u64>, name| field.map(|kib| kib << 10).context(name);
         Ok(Self {
             user_ms: stat.utime * 1000 / procfs::ticks_per_second(),
@@ -42,7 +40,6 @@ impl Usage {
             rss_peak_bytes: kib(status.vmhwm, "VmHWM")?,
             rss_bytes: kib(status.vmrss, "VmRSS")?,
             rss_anon_bytes: kib(status.rssanon, "RssAnon")?,
-            read_bytes: io.rchar,
         })
     }
 
@@ -50,13 +47,12 @@ impl Usage {
     pub(crate) fn line_of_self() -> anyhow::Result<String> {
         let usage = Self::of(Process::myself()?.pid)?;
         Ok(format!(
-            "{} {} {} {} {} {}",
+            "{} {} {} {} {}",
             usage.user_ms,
             usage.system_ms,
             usage.rss_peak_bytes,
             usage.rss_bytes,
-            usage.rss_anon_bytes,
-            usage.read_bytes
+            usage.rss_anon_bytes
         ))
     }
 }
@@ -72,7 +68,6 @@ impl FromStr for Usage {
             rss_peak_bytes,
             rss_bytes,
             rss_anon_bytes,
-            read_bytes,
         ] = numbers?[..]
         else {
             anyhow::bail!("`{line}` is not what a copy tells of itself");
@@ -83,7 +78,6 @@ impl FromStr for Usage {
             rss_peak_bytes,
             rss_bytes,
             rss_anon_bytes,
-            read_bytes,
         })
     }
 }
