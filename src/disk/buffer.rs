@@ -309,6 +309,10 @@ impl Slab {
             first,
             buffers,
         };
+        // A pool of one or two would fill a page that is larger than itself.
+        if buffers * RUN_BYTES <= HUGE_PAGE_BYTES {
+            return slab;
+        }
         let start = slab.start(0, Origin::Page).as_ptr().cast();
         // SAFETY: the range lies in the mapping made above, at a page's start; the advice only says
         // in what pages its memory may come.

@@ -38,6 +38,10 @@ const UPLOAD_CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(4).expect("no
 /// More at a time only take buffers from each other.
 const UPLOAD_CONCURRENCY_MAX: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
+/// Segments of a block that are read and verified at a time. The parts of one keep a bucket busy;
+/// a second one fills the gap at its end, and each needs buffers of its own.
+const FILES_AT_A_TIME_MAX: usize = 2;
+
 /// How often a data directory that is not there is looked for.
 const DATA_DIR_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -197,7 +201,7 @@ fn shipper(
             cli::HashFunc::None => HashFunc::None,
             cli::HashFunc::Sha256 => HashFunc::Sha256,
         },
-        upload_concurrency: parts_in_flight.get(),
+        upload_concurrency: parts_in_flight.get().min(FILES_AT_A_TIME_MAX),
         upload_jitter: upload_jitter.to_std_or_zero(),
         jitter_seed,
     };
