@@ -88,7 +88,7 @@ fn s3_bucket(
     let variable = &dependencies.variable;
     let proxy = Proxy::from_environment(&|name| variable(name))?;
     let limits = S3Limits {
-        parts_in_flight: dependencies.parts_in_flight,
+        parts_in_flight: settings.http.bodies_max(dependencies.parts_in_flight),
         body_bytes_max: dependencies.body_bytes_max,
         pace: dependencies.pace.clone(),
         stall_timeout: STALL_TIMEOUT,

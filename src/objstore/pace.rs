@@ -45,11 +45,21 @@ impl Pace {
         until.max(now)
     }
 
+    /// Most bytes to ask for at a time: an eighth of a second's, so that several connections that
+    /// share a low rate all move within the seconds after which servers close an idle one.
+    pub fn slice_bytes_max(&self) -> usize {
+        let eighth = usize::try_from(self.bytes_per_s.get() / 8).unwrap_or(usize::MAX);
+        eighth.max(SLICE_BYTES_MIN)
+    }
+
     /// Waits until `bytes` more may be sent.
     pub async fn pass(&self, bytes: u64) {
         tokio::time::sleep_until(self.grant(bytes)).await;
     }
 }
+
+/// Less is not worth a system call.
+const SLICE_BYTES_MIN: usize = 512;
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 

@@ -217,15 +217,16 @@ impl Outgoing {
         pace: Option<Pace>,
         progress: &Arc<Progress>,
     ) -> Self {
+        let frame_bytes = match tls {
+            true => TLS_FRAME_BYTES,
+            false => PLAIN_FRAME_BYTES,
+        };
+        let slice_bytes = pace.as_ref().map_or(usize::MAX, Pace::slice_bytes_max);
         Self {
             feed,
             run: Bytes::new(),
             left: length,
-            frame_bytes: if tls {
-                TLS_FRAME_BYTES
-            } else {
-                PLAIN_FRAME_BYTES
-            },
+            frame_bytes: frame_bytes.min(slice_bytes),
             pace,
             granted: None,
             progress: Arc::clone(progress),
@@ -406,7 +407,7 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        // Each frame takes 4 s, which is our own doing; then the answer does not come.
+        // The body takes minutes, which is our own doing; then the answer does not come.
         tokio::select! {
             overdue = watch => {
                 assert_eq!(overdue, Overdue::Answer(Duration::from_secs(1 + 32)));
@@ -414,6 +415,26 @@ mod tests {
             () = send => {}
         }
         assert!(started.elapsed() >= Duration::from_secs(255 + 33));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_low_rate_keeps_every_connection_moving() {
+        let pace = Pace::new(NonZeroU64::new(8 << 10).unwrap());
+        let bodies = (0..4).map(|_| {
+            let kept = kept(&[256 << 10]);
+            let progress = Progress::new(kept.length());
+            let mut body = kept.body(false, Some(pace.clone()), &progress);
+            async move {
+                let mut last = Instant::now();
+                while let Some(frame) = body.frame().await {
+                    frame.unwrap();
+                    // AWS closes after 20 s.
+                    assert!(last.elapsed() < Duration::from_secs(2));
+                    last = Instant::now();
+                }
+            }
+        });
+        futures_util::future::join_all(bodies).await;
     }
 
     #[tokio::test(start_paused = true)]

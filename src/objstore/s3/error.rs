@@ -170,6 +170,18 @@ impl S3Error {
         })
     }
 
+    /// Whether what was sent before may be gone on with some day: nobody said that it is wrong. A
+    /// full server (507) or an expired certificate must not have all of it sent again.
+    pub(super) fn may_pass(&self) -> bool {
+        let is_servers = match self.fault.refusal() {
+            Some(refusal) => {
+                refusal.status.is_server_error() && refusal.status != StatusCode::NOT_IMPLEMENTED
+            }
+            None => matches!(self.fault, S3Fault::Http { .. }),
+        };
+        is_servers || self.is_retryable() || self.denies_access()
+    }
+
     /// What an operator can do about it.
     pub fn remedy(&self) -> Option<&'static str> {
         match &self.fault {

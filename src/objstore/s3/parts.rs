@@ -74,10 +74,7 @@ impl<'a> Upload<'a> {
                 );
                 return Ok(earlier);
             }
-            if is_ours {
-                self.abort(&earlier.upload_id).await;
-            }
-            progress.keep(None).await;
+            self.abort_earlier().await;
         }
         let mut call = Call::new("CreateMultipartUpload", Method::POST, Some(self.key));
         call.query = "uploads=".to_owned();
@@ -106,6 +103,18 @@ impl<'a> Upload<'a> {
         };
         progress.keep(Some(&state)).await;
         Ok(state)
+    }
+
+    /// Gives up the upload in parts that an earlier try left, where there is one.
+    pub(super) async fn abort_earlier(&self) {
+        let progress = self.source.progress();
+        let Some(earlier) = progress.earlier().await else {
+            return;
+        };
+        if earlier.destination == self.client.address.destination(self.key) {
+            self.abort(&earlier.upload_id).await;
+        }
+        progress.keep(None).await;
     }
 
     /// Sends what is not there yet; the checksum of the whole.
@@ -269,6 +278,11 @@ impl<'a> Upload<'a> {
         let ErrorKind::S3(error) = &kind else {
             return Err(kind.into());
         };
+        if error.has_code("BadDigest") {
+            // What the parts make is not what was read, and asking again won't change it: they
+            // must not be gone on with.
+            return Err(Ended::StartOver(Reason::Gone(kind)));
+        }
         let is_gone = error.has_code("NoSuchUpload");
         if !is_gone && !error.is_retryable() {
             return Err(gone_or(kind, |kind| self.judge(kind)));
@@ -295,11 +309,7 @@ impl<'a> Upload<'a> {
     /// What happens to an upload that ended: one that may succeed later stays open.
     async fn give_up(&self, state: &MultipartState, ended: &Ended) {
         match ended {
-            Ended::Failed(ErrorKind::S3(error))
-                if error.is_retryable() || error.denies_access() =>
-            {
-                return;
-            }
+            Ended::Failed(ErrorKind::S3(error)) if error.may_pass() => return,
             Ended::StartOver(Reason::Gone(ErrorKind::S3(error)))
                 if error.has_code("NoSuchUpload") => {}
             _ => self.abort(&state.upload_id).await,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
@@ -560,11 +560,24 @@ impl Client {
         })
     }
 
-    async fn read(&self, body: ResponseBody) -> Result<Bytes, S3Fault> {
+    /// The whole answer. A server that is at work on CompleteMultipartUpload sends blanks for
+    /// minutes, so what counts is that something comes.
+    async fn read(&self, mut body: ResponseBody) -> Result<Bytes, S3Fault> {
         let after = self.limits.stall_timeout;
-        match tokio::time::timeout(after, body.read(ANSWER_LIMIT)).await {
-            Ok(read) => read.map_err(|error| S3Fault::http(error, self.address.tls)),
-            Err(_) => Err(S3Fault::NoAnswer { after }),
+        let failed = |error| S3Fault::http(error, self.address.tls);
+        let mut whole = BytesMut::new();
+        loop {
+            let chunk = match tokio::time::timeout(after, body.chunk()).await {
+                Ok(chunk) => chunk.map_err(failed)?,
+                Err(_) => return Err(S3Fault::NoAnswer { after }),
+            };
+            let Some(chunk) = chunk else {
+                return Ok(whole.freeze());
+            };
+            if chunk.len() > ANSWER_LIMIT.bytes.saturating_sub(whole.len()) {
+                return Err(failed(ANSWER_LIMIT.exceeded()));
+            }
+            whole.extend_from_slice(&chunk);
         }
     }
 }

@@ -176,6 +176,11 @@ impl FakeS3 {
         lock(&self.state).uploads.len()
     }
 
+    /// How many bodies are on their way now.
+    pub fn bodies_now(&self) -> usize {
+        lock(&self.state).bodies
+    }
+
     /// The most bodies that were on their way at once.
     pub fn bodies_max(&self) -> usize {
         lock(&self.state).bodies_max

@@ -65,6 +65,19 @@ impl HttpConfig {
         self.response_header_timeout
     }
 
+    /// How many bodies may be in flight where `wanted` are: one that waits for a connection holds
+    /// buffers which the one that has it may need.
+    pub fn bodies_max(&self, wanted: NonZeroUsize) -> NonZeroUsize {
+        let connections = self.connections_per_host_max.unwrap_or(wanted);
+        wanted.min(connections)
+    }
+
+    #[cfg(test)]
+    pub(super) fn parsed(document: &str) -> Self {
+        let keys: Option<HttpKeys> = serde_saphyr::from_str(document).unwrap();
+        keys.unwrap_or_default().config()
+    }
+
     /// The transport of the bucket's client; reads the TLS files. `proxy`: what connections go
     /// through.
     ///

@@ -101,7 +101,7 @@ pub(super) async fn upload(
         };
         return Err(client.failed("PutObject", key, fault));
     }
-    let mut check = shared.verdict.current();
+    let mut check = first_check(client, shared, key, source).await;
     let mut was_gone = false;
     let mut refusal = None;
     for _ in 0..ROUNDS_MAX {
@@ -151,6 +151,27 @@ pub(super) async fn upload(
     }))
 }
 
+/// The check to begin with: that of the upload an earlier process has left open, where it is the one
+/// that a server without checksums gets. What that process found out need not cost its parts.
+async fn first_check(
+    client: &Client,
+    shared: &Uploads,
+    key: &str,
+    source: &dyn UploadSource,
+) -> S3Integrity {
+    let current = shared.verdict.current();
+    let other = shared.verdict.instead_of(current);
+    match (other, source.progress().earlier().await) {
+        (Some(other), Some(earlier))
+            if earlier.integrity == other.name()
+                && earlier.destination == client.address.destination(key) =>
+        {
+            other
+        }
+        _ => current,
+    }
+}
+
 /// How the object is cut. A part size that would make too many parts is raised, and said.
 fn plan(client: &Client, key: &str, size_bytes: u64) -> PartPlan {
     let plan = PartPlan::new(size_bytes, client.config.part_bytes);
@@ -171,6 +192,8 @@ fn plan(client: &Client, key: &str, size_bytes: u64) -> PartPlan {
 impl<'a> Upload<'a> {
     /// One PutObject.
     async fn in_one(&self) -> Result<Uploaded, Ended> {
+        // Begun when parts were smaller, or allowed.
+        self.abort_earlier().await;
         let length = self.source.size_bytes();
         let mut runs = self.open().await?;
         let filled = self.fill(&mut *runs, 0..length).await?;

@@ -335,6 +335,125 @@ async fn a_state_that_does_not_fit_is_aborted_and_begun_anew() {
 }
 
 #[tokio::test]
+async fn a_server_without_checksums_does_not_cost_the_parts_of_an_earlier_process() {
+    for (checksums, md5, integrity) in [
+        (Checksums::NotImplemented, None, "content-md5"),
+        (Checksums::Ignore, None, "content-md5"),
+        (Checksums::InvalidArgument, Some(false), "none"),
+    ] {
+        let down = Arc::new(AtomicU32::new(1));
+        let switch = Arc::clone(&down);
+        let server = FakeS3::start(checksums, move |seen| {
+            let fails = seen.operation == "UploadPart"
+                && seen.uri.query().unwrap().starts_with("partNumber=3&")
+                && switch.load(Ordering::Relaxed) == 1;
+            match fails {
+                true => refuse(503, "SlowDown"),
+                false => Fault::Pass,
+            }
+        })
+        .await
+        .unwrap();
+        let source = remembered(4);
+        let mut config = config(&server.endpoint());
+        config.send_content_md5 = md5;
+        config.attempts_max = NonZeroU32::MIN;
+        let mut limits = limits();
+        limits.parts_in_flight = NonZeroUsize::MIN;
+        let first = bucket_with(config.clone(), limits.clone());
+        first.upload(&key("o"), &source).await.unwrap_err();
+        let kept = source.state.lock().unwrap().clone().unwrap();
+        assert_eq!((kept.integrity.as_str(), kept.parts.len()), (integrity, 2));
+
+        down.store(0, Ordering::Relaxed);
+        let (parts, aborts) = (
+            server.count("UploadPart"),
+            server.count("AbortMultipartUpload"),
+        );
+        let second = bucket_with(config, limits);
+        second.upload(&key("o"), &source).await.unwrap();
+        assert_eq!(server.count("UploadPart") - parts, 2, "{checksums:?}");
+        assert_eq!(server.count("AbortMultipartUpload"), aborts);
+        assert!(server.object("bucket/o").unwrap() == source.content.0);
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_does_not_cost_what_is_there() {
+    let server = failing("UploadPart", 99, refuse(507, "XMinioStorageFull")).await;
+    let source = remembered(2);
+    let bucket = bucket(config(&server.endpoint()));
+    let error = bucket.upload(&key("o"), &source).await.unwrap_err();
+    assert!(!error.is_retryable(), "not at once");
+    assert_eq!(server.open_uploads(), 1);
+    assert!(source.state.lock().unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_in_drops_is_waited_for() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(&listener.local_addr().unwrap().to_string());
+    config.region = Some("r".to_owned());
+    config.attempts_max = NonZeroU32::MIN;
+    let mut limits = limits();
+    limits.stall_timeout = Duration::from_secs(2);
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n<ListBucketResult>";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            stream.write_all(b" ").await.unwrap();
+        }
+        stream.write_all(b"</ListBucketResult>").await.unwrap();
+        // All of the request, so that its end is no reset.
+        stream.shutdown().await.unwrap();
+        drop(stream.read_to_end(&mut Vec::new()).await);
+        std::future::pending::<()>().await;
+    };
+    let bucket = bucket_with(config, limits);
+    tokio::select! {
+        listing = bucket.list(None) => drop(listing.unwrap()),
+        () = server => unreachable!("pending"),
+    }
+}
+
+#[tokio::test]
+async fn parts_that_make_another_object_are_not_gone_on_with() {
+    for (times, is_sent) in [(2, true), (99, false)] {
+        let refusal = refuse(400, "BadDigest");
+        let server = failing("CompleteMultipartUpload", times, refusal).await;
+        let source = remembered(2);
+        let mut config = config(&server.endpoint());
+        config.attempts_max = NonZeroU32::new(2).unwrap();
+        let outcome = bucket(config).upload(&key("o"), &source).await;
+        assert_eq!(outcome.is_ok(), is_sent, "{outcome:?}");
+        assert_eq!(server.object("bucket/o").is_some(), is_sent);
+        assert_eq!(server.count("CreateMultipartUpload"), 2);
+        assert_eq!(server.open_uploads(), 0);
+        assert!(source.state.lock().unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn an_object_sent_in_one_leaves_no_upload_in_parts_behind() {
+    let server = failing("UploadPart", 2, refuse(503, "SlowDown")).await;
+    let source = remembered(2);
+    let mut config = config(&server.endpoint());
+    config.attempts_max = NonZeroU32::MIN;
+    let in_parts = bucket(config.clone());
+    in_parts.upload(&key("o"), &source).await.unwrap_err();
+    assert_eq!(server.open_uploads(), 1);
+    config.disable_multipart = true;
+    bucket(config).upload(&key("o"), &source).await.unwrap();
+    assert!(server.object("bucket/o").unwrap() == source.content.0);
+    assert_eq!(server.open_uploads(), 0);
+    assert!(source.state.lock().unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_dropped_upload_stays_open_and_kept() {
     let server = failing("UploadPart", 99, Fault::Stall).await;
     let source = remembered(2);
@@ -644,5 +763,78 @@ fn fault(error: &BucketError) -> &S3Fault {
     match &error.kind {
         ErrorKind::S3(error) => &error.fault,
         other => panic!("{other:?}"),
+    }
+}
+
+struct OnDisk(crate::disk::DiskEngine, crate::disk::DiskFile);
+struct OnDiskRuns(crate::disk::FileRuns);
+
+#[async_trait]
+impl ByteRuns for OnDiskRuns {
+    async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
+        Ok(self.0.next(within).await?)
+    }
+}
+
+#[async_trait]
+impl UploadSource for OnDisk {
+    fn size_bytes(&self) -> u64 {
+        self.1.size_bytes()
+    }
+    async fn open(&self) -> Result<Box<dyn ByteRuns>, SourceError> {
+        self.reread(0..self.size_bytes()).await
+    }
+    async fn reread(&self, range: Range<u64>) -> Result<Box<dyn ByteRuns>, SourceError> {
+        let mode = crate::disk::ReadMode::Buffered;
+        Ok(Box::new(OnDiskRuns(self.0.runs(&self.1, range, mode))))
+    }
+}
+
+/// Bodies that wait for a connection hold buffers, and one that is read while it is sent wants
+/// some: so there are no more bodies than connections.
+#[tokio::test]
+async fn few_connections_and_few_buffers_end_well() {
+    use crate::disk::{BufferPool, Containment, Dir, DiskEngine};
+    let server = failing("none", 0, Fault::Pass).await;
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("big"), vec![1u8; 64 << 20]).unwrap();
+    std::fs::write(scratch.path().join("small"), vec![2u8; 2 << 20]).unwrap();
+    let dir = Dir::open(scratch.path(), Containment::Beneath)
+        .await
+        .unwrap();
+    let engine = DiskEngine::new(BufferPool::new(4));
+    let big = OnDisk(engine.clone(), dir.open_file("big").await.unwrap());
+    let small = OnDisk(engine.clone(), dir.open_file("small").await.unwrap());
+    for max in [None, NonZeroUsize::new(1)] {
+        let document = max.map_or_else(String::new, |max| format!("max_conns_per_host: {max}"));
+        let transport = super::transport::HttpConfig::parsed(&document);
+        let mut config = config(&server.endpoint());
+        config.disable_multipart = true;
+        config.region = Some("r".to_owned());
+        let mut limits = limits();
+        limits.body_bytes_max = 2 << 20;
+        limits.parts_in_flight = transport.bodies_max(limits.parts_in_flight);
+        let http = crate::net::http::HttpClient::new(transport.client(None).unwrap());
+        let bucket = super::S3Bucket::new(config, http, super::keys(), limits, super::clock(), 1);
+        let names = [key("a"), key("b"), key("c")];
+        let all = async {
+            let later = async {
+                while server.bodies_now() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let (one, two) = futures_util::future::join(
+                    bucket.upload(&names[1], &small),
+                    bucket.upload(&names[2], &small),
+                )
+                .await;
+                one.unwrap();
+                two.unwrap();
+            };
+            let (first, ()) =
+                futures_util::future::join(bucket.upload(&names[0], &big), later).await;
+            first.unwrap();
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(120), all).await;
+        ended.expect("no body waits for another");
     }
 }
