@@ -472,6 +472,28 @@ pub(super) fn decode_uvarints<const N: usize>(bytes: &[u8]) -> Option<[(u64, usi
     Some(decoded)
 }
 
+/// How many bytes `many` variable-length integers take that stand at the front of `bytes`; `None`
+/// where they may not lie whole in it. Their values are not looked at.
+pub(super) fn uvarints_length(bytes: &[u8], many: usize) -> Option<usize> {
+    const WORD_BYTES: usize = 8;
+    // The last byte of each has its upper bit clear.
+    const UPPER_BITS: u64 = 0x8080_8080_8080_8080;
+    let mut left = many;
+    let (words, _) = bytes.as_chunks::<WORD_BYTES>();
+    let whole = words.iter().take_while(|word| {
+        let ends = (!u64::from_le_bytes(**word) & UPPER_BITS).count_ones();
+        let fits = usize::try_from(ends).ok().filter(|ends| *ends < left);
+        left = left.saturating_sub(fits.unwrap_or_default());
+        fits.is_some()
+    });
+    let mut length = whole.count().saturating_mul(WORD_BYTES);
+    while left > 0 {
+        left = left.saturating_sub(usize::from(*bytes.get(length)? < 0x80));
+        length = length.saturating_add(1);
+    }
+    Some(length)
+}
+
 /// Undoes the zig-zag mapping of signed numbers to unsigned ones.
 pub(super) fn unzigzag(raw: u64) -> i64 {
     let magnitude = (raw >> 1).cast_signed();
@@ -486,6 +508,26 @@ pub(super) fn count(len: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn passing_over_integers_ends_where_decoding_them_does(
+            values in proptest::collection::vec(any::<(u64, u8)>(), 0..40), many in 0usize..45,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = Vec::new();
+            let mut ends = vec![0];
+            for (value, shift) in values {
+                crate::tsdb::testing::put_uvarint(&mut bytes, value >> (shift % 64));
+                ends.push(bytes.len());
+            }
+            prop_assert_eq!(uvarints_length(&bytes, many), ends.get(many).copied());
+            bytes.truncate(cut.index(bytes.len().max(1)));
+            let end = ends.get(many).copied().filter(|end| *end <= bytes.len());
+            prop_assert_eq!(uvarints_length(&bytes, many), end);
+        }
+    }
 
     #[test]
     fn displays_section_offset_and_what_is_wrong() {

@@ -56,8 +56,22 @@ pub(super) struct Sums {
 }
 
 /// The sum of parts in order, from theirs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Combined(Option<u64>);
+#[derive(Debug, Default)]
+pub(super) struct Combined {
+    so_far: Option<u64>,
+    /// Nearly all parts are equally long, and finding this out costs much more than using it.
+    shift: Option<Shift>,
+}
+
+/// What becomes of each bit of a sum when so many bytes follow.
+#[derive(Debug)]
+struct Shift {
+    length: u64,
+    bits: [u64; 64],
+}
+
+/// The polynomial of CRC-64/NVME with its lowest power in the highest bit.
+const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;
 
 // === impl S3Integrity ===
 
@@ -161,17 +175,44 @@ impl Summing {
 impl Combined {
     /// Takes the next part.
     pub(super) fn append(&mut self, crc64: u64, length: u64) {
-        self.0 = Some(match self.0 {
-            None => crc64,
-            Some(so_far) => {
-                crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, so_far, crc64, length)
-            }
-        });
+        let Some(so_far) = self.so_far else {
+            self.so_far = Some(crc64);
+            return;
+        };
+        let shift = match &self.shift {
+            Some(shift) if shift.length == length => shift,
+            _ => self.shift.insert(Shift::by(length)),
+        };
+        self.so_far = Some(shift.apply(so_far) ^ crc64);
     }
 
     /// The sum of all parts so far.
-    pub(super) fn crc64(self) -> u64 {
-        self.0.unwrap_or(0)
+    pub(super) fn crc64(&self) -> u64 {
+        self.so_far.unwrap_or(0)
+    }
+}
+
+// === impl Shift ===
+
+impl Shift {
+    /// Combining is linear in the first sum, so it is known by what becomes of each of its bits;
+    /// and each bit is the one above it times x.
+    fn by(length: u64) -> Self {
+        let highest = 1 << 63;
+        let mut shifted = crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, highest, 0, length);
+        let mut bits = [0; 64];
+        for bit in bits.iter_mut().rev() {
+            *bit = shifted;
+            let carry = if shifted & 1 == 1 { POLYNOMIAL } else { 0 };
+            shifted = shifted >> 1 ^ carry;
+        }
+        Self { length, bits }
+    }
+
+    fn apply(&self, crc64: u64) -> u64 {
+        let bits = (0..).zip(&self.bits);
+        bits.filter(|(bit, _)| crc64 >> bit & 1 == 1)
+            .fold(0, |sum, (_, shifted)| sum ^ shifted)
     }
 }
 

@@ -75,6 +75,8 @@ impl SeriesChunks {
 }
 
 impl SeriesSink for Collect {
+    const IS_PROVEN: bool = true;
+
     fn begin(&mut self, _start: u64) -> Result<(), DecodeErrorKind> {
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::SERIES_LABELS_MAX;
 use super::frames::{Body, Layout, LengthField};
 use crate::model::TimestampMs;
-use crate::tsdb::decode::{Carry, Run, count, decode_uvarints, unzigzag};
+use crate::tsdb::decode::{Carry, Run, count, decode_uvarints, unzigzag, uvarints_length};
 use crate::tsdb::{ChunkRef, DecodeError, DecodeErrorKind, Section};
 
 /// A chunk as the index describes it.
@@ -25,6 +25,10 @@ pub struct ChunkMeta {
 
 /// What is done with the series of an index.
 pub(super) trait SeriesSink {
+    /// Whether the section was verified before, and only chunks are wanted of it now: labels may
+    /// be passed over.
+    const IS_PROVEN: bool = false;
+
     /// An entry begins at this offset.
     fn begin(&mut self, start: u64) -> Result<(), DecodeErrorKind>;
 
@@ -176,6 +180,15 @@ impl<S: SeriesSink> SeriesEntries<S> {
         Ok(())
     }
 
+    /// The same where labels are not wanted.
+    fn skip_labels(&mut self, run: &mut Run<'_>) {
+        let labels = usize::try_from(self.left.saturating_sub(1)).unwrap_or(usize::MAX);
+        if let Some(length) = uvarints_length(run.bytes(), labels.saturating_mul(2)) {
+            run.skip(length);
+            self.left = self.left.min(1);
+        }
+    }
+
     /// The same for chunks after the first of a series.
     fn whole_chunks(&mut self, run: &mut Run<'_>, at: &mut u64) -> Result<(), DecodeErrorKind> {
         while self.left > 1
@@ -248,6 +261,7 @@ impl<S: SeriesSink> SeriesEntries<S> {
 impl<S: SeriesSink> Body for SeriesEntries<S> {
     const SECTION: Section = Section::Series;
     const WHAT: &'static str = "a series entry";
+    const IS_PROVEN: bool = S::IS_PROVEN;
 
     fn begin(&mut self, start: u64, body: Range<u64>) -> Result<(), DecodeErrorKind> {
         self.start = start;
@@ -262,6 +276,10 @@ impl<S: SeriesSink> Body for SeriesEntries<S> {
             let mut at = self.carry.start(&run);
             let whole = match self.state {
                 _ if self.carry.is_pending() => Ok(()),
+                State::LabelName if S::IS_PROVEN => {
+                    self.skip_labels(&mut run);
+                    Ok(())
+                }
                 State::LabelName => self.whole_labels(&mut run, &mut at),
                 State::ChunkStart if !self.is_first_chunk => self.whole_chunks(&mut run, &mut at),
                 _ => Ok(()),
