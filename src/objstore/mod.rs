@@ -11,8 +11,6 @@ mod error;
 mod filesystem;
 #[cfg(any(test, feature = "testing"))]
 mod flaky;
-#[cfg(any(test, feature = "testing"))]
-mod flaky_s3;
 mod instrument;
 mod key;
 mod multipart;
@@ -35,10 +33,6 @@ pub use error::{BucketError, ErrorKind};
 pub use filesystem::FilesystemBucket;
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Flaky, Operation, Outcome};
-#[cfg(any(test, feature = "testing"))]
-pub use flaky_s3::{
-    FlakyS3, PlainHttp, S3Checksums, S3Failure, S3Manners, S3Request, S3RequestKind,
-};
 pub use instrument::{BucketMetrics, Instrumented};
 pub use key::{InvalidKey, ObjectKey};
 pub use multipart::{MultipartState, PartPlan, SentPart};
@@ -52,4 +46,4 @@ pub use s3::{
     S3ConfigError, S3Credentials, S3Error, S3Fault, S3Integrity, S3Limits, S3Settings, XmlError,
 };
 #[cfg(any(test, feature = "testing"))]
-pub use s3::{Checksums, FakeS3, Fault, SeenRequest, signed_headers, summed};
+pub use s3::{Checksums, FakeS3, Fault, PlainHttp, SeenRequest, signed_headers, summed};

@@ -44,6 +44,6 @@ pub use error::{Mismatch, Refusal, S3Error, S3Fault};
 pub use integrity::S3Integrity;
 pub use metadata::InvalidMetadata;
 #[cfg(any(test, feature = "testing"))]
-pub use testing::{Checksums, FakeS3, Fault, SeenRequest, signed_headers, summed};
+pub use testing::{Checksums, FakeS3, Fault, PlainHttp, SeenRequest, signed_headers, summed};
 pub use transport::HttpConfig;
 pub use xml::XmlError;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use outrigger::model::{BlockId, TimeRange, TimestampMs};
-use outrigger::objstore::{S3Checksums, S3Failure, S3RequestKind};
+use outrigger::objstore::{Checksums, Fault};
 use outrigger::tsdb::testing::{BlockLayout, Chunk, MemoryBlock, Series};
 use rustix::process::Signal;
 
@@ -150,7 +150,7 @@ fn kill_9_costs_the_parts_in_flight_and_no_more() {
     let block = large_block(&site, 40);
     let size_bytes = size_of(&block);
     let prometheus = site.prometheus_elsewhere();
-    let failing = FailingS3::start(S3Checksums::Honoured);
+    let failing = FailingS3::start(Checksums::Echo);
     let yaml = objstore_yaml(
         &failing.server.endpoint(),
         &[&format!("part_size: {PART_BYTES}")],
@@ -193,16 +193,16 @@ fn assert_in(failing: &FailingS3, block: &Path) {
     let name = block.file_name().unwrap().to_str().unwrap();
     let objects = failing.server.objects();
     for file in ["index", "chunks/000001"] {
-        let there = &objects[&format!("{name}/{file}")];
+        let there = &objects[&format!("blocks/{name}/{file}")];
         assert!(*there == std::fs::read(block.join(file)).unwrap(), "{file}");
     }
-    assert!(objects.contains_key(&format!("{name}/meta.json")));
+    assert!(objects.contains_key(&format!("blocks/{name}/meta.json")));
 }
 
 /// A server that does not know `x-amz-checksum-*` gets the block whole all the same.
 #[test]
 fn servers_without_checksums_are_sent_md5() {
-    for checksums in [S3Checksums::Refused, S3Checksums::Ignored] {
+    for checksums in [Checksums::NotImplemented, Checksums::Ignore] {
         let site = Site::new();
         let block = large_block(&site, 12);
         let prometheus = site.prometheus_elsewhere();
@@ -230,7 +230,7 @@ fn four_buffers_are_enough_for_everything() {
         let site = Site::new();
         let block = large_block(&site, 12);
         let prometheus = site.prometheus_elsewhere();
-        let failing = FailingS3::start(S3Checksums::Honoured);
+        let failing = FailingS3::start(Checksums::Echo);
         let yaml = objstore_yaml(&failing.server.endpoint(), keys);
         let outrigger = start(&site, &prometheus, &yaml, &["--io.buffers=4"]);
         site.wait_for_ledger(&block);
@@ -249,7 +249,7 @@ fn a_block_whose_disk_is_damaged_is_not_published_and_leaves_no_upload_open() {
     bytes[at] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let prometheus = site.prometheus_elsewhere();
-    let failing = FailingS3::start(S3Checksums::Honoured);
+    let failing = FailingS3::start(Checksums::Echo);
     let part_size = format!("part_size: {PART_BYTES}");
     let yaml = objstore_yaml(&failing.server.endpoint(), &[&part_size]);
     let outrigger = start(&site, &prometheus, &yaml, &[]);
@@ -310,19 +310,18 @@ fn what_was_confirmed_before_a_refusal_is_not_sent_again() {
     let site = Site::new();
     let block = large_block(&site, 24);
     let prometheus = site.prometheus_elsewhere();
-    let failing = FailingS3::start(S3Checksums::Honoured);
+    let failing = FailingS3::start(Checksums::Echo);
     static DENIED: AtomicBool = AtomicBool::new(false);
     static LOST: AtomicBool = AtomicBool::new(false);
-    failing.server.fail(|request| match request.kind {
-        S3RequestKind::Part if request.query["partNumber"] == "2" => {
-            let first = !LOST.swap(true, Ordering::SeqCst);
-            first.then_some(S3Failure::LoseAnswer)
+    failing.server.decide_by(|request| {
+        let part = request.query.get("partNumber").map(String::as_str);
+        match part {
+            Some("2") if !LOST.swap(true, Ordering::SeqCst) => Fault::LoseAnswer,
+            Some("5") if !DENIED.swap(true, Ordering::SeqCst) => {
+                Fault::Refuse(403, "AccessDenied", &[])
+            }
+            _ => Fault::Pass,
         }
-        S3RequestKind::Part if request.query["partNumber"] == "5" => {
-            let first = !DENIED.swap(true, Ordering::SeqCst);
-            first.then_some(S3Failure::Refuse(403, "AccessDenied"))
-        }
-        _ => None,
     });
     let part_size = format!("part_size: {PART_BYTES}");
     let yaml = objstore_yaml(&failing.server.endpoint(), &[&part_size]);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use outrigger::objstore::{FlakyS3, S3Checksums, S3Manners};
+use outrigger::objstore::{Checksums, FakeS3, Fault};
 use s3s::auth::SimpleAuth;
 use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
@@ -81,18 +81,16 @@ impl SignedS3 {
 
 /// A server in memory that fails as it is told to.
 pub(crate) struct FailingS3 {
-    pub(crate) server: FlakyS3,
+    pub(crate) server: FakeS3,
     _runtime: Runtime,
 }
 
 impl FailingS3 {
-    pub(crate) fn start(checksums: S3Checksums) -> Self {
+    pub(crate) fn start(checksums: Checksums) -> Self {
         let runtime = runtime();
-        let manners = S3Manners {
-            checksums,
-            part_bytes_min: 5 << 20,
-        };
-        let server = runtime.block_on(FlakyS3::start(manners)).unwrap();
+        let server = runtime.block_on(FakeS3::start(checksums, |_| Fault::Pass));
+        let server = server.unwrap();
+        server.set_part_bytes_min(5 << 20);
         Self {
             server,
             _runtime: runtime,
@@ -102,8 +100,8 @@ impl FailingS3 {
     /// The blocks that readers of the bucket see.
     pub(crate) fn has(&self, block: &Path) -> bool {
         let name = block.file_name().unwrap().to_str().unwrap();
-        let meta = format!("{name}/meta.json");
-        self.server.objects().contains_key(&meta)
+        let meta = format!("{BUCKET}/{name}/meta.json");
+        self.server.object(&meta).is_some()
     }
 }
 

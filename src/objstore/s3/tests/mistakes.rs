@@ -156,11 +156,9 @@ async fn wrong_keys_small_parts_and_clocks_have_remedies() {
         (400, "EntityTooSmall", "part_size"),
         (400, "ExpiredToken", "token"),
     ] {
-        let server = FakeS3::start(Checksums::Echo, move |_| {
-            Fault::Refuse(status, code, Vec::new())
-        })
-        .await
-        .unwrap();
+        let server = FakeS3::start(Checksums::Echo, move |_| Fault::Refuse(status, code, &[]))
+            .await
+            .unwrap();
         let source = MemorySource(bytes(10));
         let bucket = bucket(once(&server.endpoint()));
         let error = bucket.upload(&key("o"), &source).await.unwrap_err();
@@ -179,7 +177,7 @@ async fn wrong_keys_small_parts_and_clocks_have_remedies() {
 async fn a_server_that_refuses_the_question_for_checksums_is_asked_without() {
     let server = FakeS3::start(Checksums::Echo, |seen| {
         match seen.headers.contains_key("x-amz-checksum-mode") {
-            true => Fault::Refuse(400, "InvalidArgument", Vec::new()),
+            true => Fault::Refuse(400, "InvalidArgument", &[]),
             false => Fault::Pass,
         }
     })

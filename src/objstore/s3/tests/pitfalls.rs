@@ -75,7 +75,7 @@ async fn pitfall_01_servers_that_refuse_checksums_get_content_md5() {
                 bucket.upload(&key("first"), &small()).await.unwrap();
             }
             assert_eq!(bucket.integrity_in_use(), S3Integrity::ContentMd5);
-            assert_eq!(server.open_uploads(), 0, "what was begun is aborted");
+            assert_eq!(server.uploads(), 0, "what was begun is aborted");
             let before = server.seen().len();
             upload_both(&bucket, &server).await;
             for seen in &server.seen()[before..] {
@@ -247,7 +247,7 @@ async fn pitfall_10_a_request_is_signed_when_it_is_sent() {
     let server = FakeS3::start(Checksums::Echo, move |seen| {
         let is_part = seen.operation == "UploadPart";
         match is_part && tries.fetch_add(1, Ordering::Relaxed) < 3 {
-            true => Fault::Refuse(503, "SlowDown", Vec::new()),
+            true => Fault::Refuse(503, "SlowDown", &[]),
             false => Fault::Pass,
         }
     })
@@ -302,7 +302,7 @@ async fn pitfall_11_an_expired_token_is_renewed_once() {
             let token = seen.headers["x-amz-security-token"].to_str().unwrap();
             assert!(token.starts_with("token-of-KEY"));
             match is_old(seen, expired) {
-                true => Fault::Refuse(400, "ExpiredToken", Vec::new()),
+                true => Fault::Refuse(400, "ExpiredToken", &[]),
                 false => Fault::Pass,
             }
         })
@@ -372,7 +372,7 @@ async fn pitfall_15_the_usual_policy_is_enough() {
     // List, Get, Put and Delete are allowed; AbortMultipartUpload and the rest are not.
     let server = FakeS3::start(Checksums::NotImplemented, |seen| {
         match ["AbortMultipartUpload", "GetBucketLocation"].contains(&seen.operation) {
-            true => Fault::Refuse(403, "AccessDenied", Vec::new()),
+            true => Fault::Refuse(403, "AccessDenied", &[]),
             false => Fault::Pass,
         }
     })
