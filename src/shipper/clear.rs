@@ -30,11 +30,10 @@ impl Shipper {
                 self.unstage(id).await;
             }
         }
-        self.clear_resume(scan).await;
     }
 
     /// Gives up what was begun of blocks that will not be sent any more, and forgets it.
-    async fn clear_resume(&self, scan: &Scan) {
+    pub(super) async fn clear_resume(&self, scan: &Scan) {
         let kept = match resume::kept(&self.data).await {
             Ok(kept) => kept,
             Err(error) => {
@@ -47,11 +46,13 @@ impl Shipper {
             if candidates.any(|candidate| candidate.id == id && self.waits(candidate)) {
                 continue;
             }
-            let mut is_given_up = true;
             for upload in resume::left_open(&self.data, id).await {
-                is_given_up &= abandon(&*self.bucket, id, &upload).await;
+                // A bucket that is away is not asked again and again; the next pass comes soon.
+                if !abandon(&*self.bucket, id, &upload).await {
+                    return;
+                }
             }
-            if is_given_up && let Err(error) = resume::remove(&self.data, id).await {
+            if let Err(error) = resume::remove(&self.data, id).await {
                 let err = ErrorChain(&error);
                 tracing::warn!(block = %id, %err, "a kept upload could not be removed");
             }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ struct Inner {
     path: PathBuf,
     document: Mutex<Document>,
     progress: Progress,
+    /// Whether it was said that the document can't be written: once is enough.
+    is_unwritable: AtomicBool,
 }
 
 /// The state of one file's upload.
@@ -105,6 +108,7 @@ impl Resume {
                 files: BTreeMap::new(),
             })),
             progress,
+            is_unwritable: AtomicBool::new(false),
         }))
     }
 
@@ -144,7 +148,9 @@ impl Resume {
         };
         let json = serde_json::to_vec(&*document).expect("a map of plain values is JSON");
         // Held while it is written, so that an older state never takes the place of a newer one.
-        if let Err(error) = self.write(json).await {
+        if let Err(error) = self.write(json).await
+            && !self.0.is_unwritable.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 block = %document.block, err = %ErrorChain(&error), remedy = error.remedy(),
                 "the progress of an upload can't be kept; after a restart it is sent again"

@@ -29,15 +29,22 @@ struct Failing {
     sent_bytes: u64,
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// How the last try ended.
+    reason: String,
 }
 
 /// Why a block waits, and how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// For its turn among many sidecars (`--shipper.upload-jitter`).
     Jitter(Duration),
     /// For the next try after failures.
-    Retry(Duration),
+    Retry {
+        /// The time until then.
+        left: Duration,
+        /// How the last try ended.
+        reason: String,
+    },
 }
 
 impl Schedule {
@@ -53,9 +60,10 @@ impl Schedule {
     /// Whether the block has to wait.
     pub(super) fn wait(&self, block: BlockId, now: TimestampMs) -> Option<Wait> {
         let failing = self.failing.iter().find(|failing| failing.block == block);
-        if let Some(not_before) = failing.and_then(|failing| failing.not_before) {
+        if let Some((not_before, failing)) = failing.and_then(|f| Some((f.not_before?, f))) {
             let left = not_before.saturating_duration_since(Instant::now());
-            return (!left.is_zero()).then_some(Wait::Retry(left));
+            let reason = failing.reason.clone();
+            return (!left.is_zero()).then_some(Wait::Retry { left, reason });
         }
         let age_ms = now.0.saturating_sub(block.created().0).max(0);
         let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
@@ -64,7 +72,7 @@ impl Schedule {
     }
 
     /// The block failed with `sent_bytes` of it in the bucket.
-    pub(super) fn failed(&mut self, block: BlockId, sent_bytes: u64) {
+    pub(super) fn failed(&mut self, block: BlockId, sent_bytes: u64, reason: String) {
         let known = self
             .failing
             .iter()
@@ -75,9 +83,11 @@ impl Schedule {
                 sent_bytes,
                 backoff: Backoff::new(RETRY_MIN, RETRY_MAX, self.seed),
                 not_before: None,
+                reason,
             });
             return;
         };
+        failing.reason = reason;
         if sent_bytes > failing.sent_bytes {
             failing.sent_bytes = sent_bytes;
             failing.backoff.reset();
@@ -139,7 +149,8 @@ mod tests {
     async fn tries_without_progress_become_rare_and_progress_ends_that() {
         let mut schedule = Schedule::new(Duration::ZERO, 1);
         let (id, now) = (block(1), TimestampMs(2));
-        schedule.failed(id, 10);
+        let why = || "the bucket is away".to_owned();
+        schedule.failed(id, 10, why());
         assert_eq!(
             schedule.wait(id, now),
             None,
@@ -147,19 +158,20 @@ mod tests {
         );
         let mut total = Duration::ZERO;
         for _ in 0..8 {
-            schedule.failed(id, 10);
-            let Some(Wait::Retry(wait)) = schedule.wait(id, now) else {
+            schedule.failed(id, 10, why());
+            let Some(Wait::Retry { left: wait, reason }) = schedule.wait(id, now) else {
                 panic!("no wait");
             };
+            assert_eq!(reason, why());
             assert!(wait >= RETRY_MIN / 2 && wait <= RETRY_MAX);
             total += wait;
             tokio::time::advance(wait).await;
             assert_eq!(schedule.wait(id, now), None);
         }
         assert!(total > Duration::from_secs(900));
-        schedule.failed(id, 11);
+        schedule.failed(id, 11, why());
         assert_eq!(schedule.wait(id, now), None, "it got further");
-        schedule.failed(id, 11);
+        schedule.failed(id, 11, why());
         assert!(schedule.wait(id, now).is_some());
         schedule.keep(|_| false);
         assert_eq!(schedule.wait(id, now), None);

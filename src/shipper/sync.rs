@@ -41,12 +41,14 @@ pub(super) enum SyncError {
         source: Box<UploadError>,
     },
     /// A block has failed several times, and newer ones wait for its next try.
-    #[error("upload {block}: the last tries failed, the next one is in {} s", left.as_secs())]
+    #[error("upload {block}: the next try is in {} s; the last one: {reason}", left.as_secs())]
     Retry {
         /// The block.
         block: BlockId,
         /// The time until then.
         left: Duration,
+        /// How the last try ended.
+        reason: String,
     },
     /// Blocks whose `meta.json` can't be read hold back the blocks after them.
     #[error("read metadata for block {block}")]
@@ -118,17 +120,18 @@ impl Shipper {
         }
         metrics.dir_syncs.inc();
         metrics.upload_failures.inc_by(report.failed);
-        if report.failed == 0 && self.verdicts.count() == 0 {
-            metrics
-                .upload_compacted_done
-                .set(i64::from(self.policy.upload_compacted));
-        } else {
+        let corrupted = self.verdicts.count();
+        if report.failed > 0 || corrupted > 0 {
             tracing::warn!(
                 failed = report.failed,
-                corrupted = self.verdicts.count(),
+                corrupted,
                 uploaded = report.shipped,
                 "not all blocks could be shipped"
             );
+        } else if report.held_back == 0 {
+            metrics
+                .upload_compacted_done
+                .set(i64::from(self.policy.upload_compacted));
         }
         report
     }
@@ -151,6 +154,7 @@ impl Shipper {
         let outcome = self.ship_all(&scan, &mut pass).await;
         self.clear_staging(&scan).await;
         self.ledger.write(&scan.present()).await;
+        self.clear_resume(&scan).await;
         let held_back_by = pass.held_back_by.map(|block| SyncError::Metadata { block });
         SyncReport {
             error: outcome.err().or(held_back_by),
@@ -251,17 +255,22 @@ impl Shipper {
         wait: Wait,
         report: &mut SyncReport,
     ) -> Result<ControlFlow<()>, SyncError> {
-        let (Wait::Jitter(left) | Wait::Retry(left)) = wait;
+        let (Wait::Jitter(left) | Wait::Retry { left, .. }) = wait;
         let due = Instant::now() + left;
         report.due = Some(report.due.map_or(due, |earlier| earlier.min(due)));
         tracing::debug!(%block, ?wait, "this block waits");
         match wait {
-            Wait::Jitter(_) if self.policy.allow_out_of_order => {}
-            Wait::Jitter(_) => return Ok(ControlFlow::Break(())),
-            Wait::Retry(_) if self.policy.allow_out_of_order => report.failed += 1,
-            Wait::Retry(left) => return Err(SyncError::Retry { block, left }),
+            _ if self.policy.allow_out_of_order => {
+                report.held_back += 1;
+                Ok(ControlFlow::Continue(()))
+            }
+            Wait::Jitter(_) => Ok(ControlFlow::Break(())),
+            Wait::Retry { left, reason } => Err(SyncError::Retry {
+                block,
+                left,
+                reason,
+            }),
         }
-        Ok(ControlFlow::Continue(()))
     }
 
     /// A damaged block of which something changed gets another look.
@@ -350,7 +359,8 @@ impl Shipper {
                 return Err(self.condemn_read(candidate.origin, &files, error).await);
             }
             Err(error) => {
-                self.schedule.failed(id, progress.sent_bytes());
+                let reason = ErrorChain(&error).to_string();
+                self.schedule.failed(id, progress.sent_bytes(), reason);
                 return Err(error);
             }
             Ok(bytes) => bytes,
