@@ -121,7 +121,9 @@ fn promtool_verdict(block: &Block) -> anyhow::Result<String> {
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let series = text.lines().find_map(|line| {
-        let rest = line.strip_prefix("Total Series:")?;
+        // Version 3 says "Total Series".
+        let line = line.strip_prefix("Total ").unwrap_or(line);
+        let rest = line.strip_prefix("Series:")?;
         rest.trim().parse::<u64>().ok()
     });
     anyhow::ensure!(
