@@ -50,17 +50,38 @@ pub(super) struct Alignment {
 }
 
 impl Ways {
-    /// The way past the page cache; `None` where there is none.
+    /// The way past the page cache; `None` where there is none, or none now.
     pub(super) async fn direct(&self, file: &Arc<OwnedFd>) -> Option<&Direct> {
         if self.direct_refused.load(Ordering::Relaxed) {
             return None;
         }
+        let file = Arc::clone(file);
+        self.direct_by(|| blocking(move || reopen(file.as_fd(), OFlags::RDONLY)))
+            .await
+    }
+
+    /// As [`direct`](Self::direct); `open` is called where nothing is known yet.
+    async fn direct_by<F: Future<Output = io::Result<Direct>>>(
+        &self,
+        open: impl FnOnce() -> F,
+    ) -> Option<&Direct> {
         let open = || async {
-            let file = Arc::clone(file);
-            let opened = blocking(move || reopen(file.as_fd(), OFlags::RDONLY)).await;
-            opened.inspect_err(refused).ok()
+            match open().await {
+                Ok(direct) => Ok(Some(direct)),
+                Err(error) if is_shortage(&error) => Err(error),
+                Err(error) => {
+                    refused(&error);
+                    Ok(None)
+                }
+            }
         };
-        self.direct.get_or_init(open).await.as_ref()
+        match self.direct.get_or_try_init(open).await {
+            Ok(direct) => direct.as_ref(),
+            Err(error) => {
+                tracing::debug!(err = %error, "no descriptor for reads past the page cache now");
+                None
+            }
+        }
     }
 
     /// Whether `error` of a direct transfer means that there is no such way; none is tried again.
@@ -81,6 +102,14 @@ impl Ways {
     pub(super) fn set_no_nowait(&self) {
         self.nowait_refused.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether `error` of opening tells of this moment, not of the file system.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
+    )
 }
 
 fn refused(error: &io::Error) {
@@ -127,6 +156,30 @@ fn keep_to(told: Option<(u32, u32)>) -> Option<Alignment> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn any_direct() -> Direct {
+        Direct {
+            descriptor: Arc::new(tempfile::tempfile().unwrap().into()),
+            alignment: keep_to(None).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_want_of_descriptors_passes_and_a_refusal_stays() {
+        for (errno, passes) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+            (Errno::NOMEM, true),
+            (Errno::INVAL, false),
+            (Errno::OPNOTSUPP, false),
+        ] {
+            let ways = Ways::default();
+            let none = ways.direct_by(|| async { Err(errno.into()) }).await;
+            assert!(none.is_none());
+            let later = ways.direct_by(|| async { Ok(any_direct()) }).await;
+            assert_eq!(later.is_some(), passes, "{errno}");
+        }
+    }
 
     #[test]
     fn a_disk_gets_the_alignment_it_asks_for_or_none() {

@@ -59,7 +59,7 @@ pub struct EngineError {
 }
 
 /// Reads and writes files for everyone; cheap to clone. When the last clone is dropped, what is in
-/// flight is waited for.
+/// flight is waited for, though not for ever.
 #[derive(Clone, Debug)]
 pub struct DiskEngine {
     pool: BufferPool,

@@ -15,12 +15,15 @@
     reason = "handing memory to the kernel for longer than a call is an unsafe contract"
 )]
 
+use std::convert::Infallible;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc as blocking_mpsc};
+use std::sync::mpsc::{self as blocking_mpsc, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::MemfdFlags;
@@ -42,13 +45,19 @@ const _: () = assert!(IN_FLIGHT_MAX <= RING_ENTRIES as usize);
 /// What the probe reads.
 const PROBE: &[u8] = b"outrigger reads this through the ring before it relies on it";
 
-/// The thread with the ring. Dropping it lets the thread finish what is in flight, and waits for
-/// its end.
+/// How long what is in flight is waited for when the engine is dropped. A read from a disk that has
+/// gone away (NFS, a detached volume) never ends, and must not keep the process from its own end.
+const END_WAIT: Duration = Duration::from_secs(2);
+
+/// The thread with the ring. Dropping it lets the thread finish what is in flight, and waits
+/// [`END_WAIT`] for its end.
 #[derive(Debug)]
 pub(super) struct Uring {
     /// `None` only while it is dropped: closing the channel must come before waiting.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread is at its end, however it came to it.
+    ended: Mutex<blocking_mpsc::Receiver<Infallible>>,
 }
 
 impl Uring {
@@ -60,12 +69,17 @@ impl Uring {
     pub(super) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(IN_FLIGHT_MAX);
         let (started, outcome) = blocking_mpsc::channel();
+        let (at_end, ended) = blocking_mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("disk-uring".to_owned())
-            .spawn(move || serve(queue, &started))?;
+            .spawn(move || {
+                let _at_end = at_end;
+                serve(queue, &started);
+            })?;
         let uring = Self {
             jobs: Some(jobs),
             thread: Some(thread),
+            ended: Mutex::new(ended),
         };
         let ended = |_| io::Error::other("the io_uring thread ended while it started");
         outcome.recv().map_err(ended)??;
@@ -89,8 +103,19 @@ impl Drop for Uring {
             return;
         };
         // No job holds an engine, so this is never the ring's own thread; but waiting for oneself
-        // would be for ever.
-        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        // would be in vain.
+        if thread.thread().id() == std::thread::current().id() {
+            return;
+        }
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Timeout) {
+            // It owns all that its transfers need, so it can be let go.
+            tracing::warn!(
+                waited = ?END_WAIT,
+                remedy = "check the disk, or the file server, that the data directory is on",
+                "reads or writes in flight do not end; not waiting for them any longer"
+            );
+        } else if thread.join().is_err() {
             tracing::error!("the io_uring thread has panicked");
         }
     }
@@ -249,5 +274,46 @@ unsafe impl IoBuf for RingBytes {
 
     fn bytes_total(&self) -> usize {
         self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::transfer::Progress;
+    use crate::disk::{BufferPool, RUN_BYTES};
+
+    #[test]
+    fn a_read_that_never_ends_does_not_keep_the_engine_from_its_end() {
+        let Ok(uring) = Uring::start() else {
+            println!("LEFT OUT: io_uring is not to be had");
+            return;
+        };
+        // Nothing is written to this pipe for as long as the engine lives.
+        let (empty, silent) = io::pipe().unwrap();
+        let pool = BufferPool::new(1);
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        uring.submit(Job {
+            file: Arc::new(empty.into()),
+            work: Work::Read(ReadJob {
+                progress: Progress::read(0, RUN_BYTES, None),
+                buffer: pool.try_take().unwrap(),
+                reply,
+            }),
+            slot: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        });
+        let (dropped, is_dropped) = blocking_mpsc::channel();
+        std::thread::spawn(move || {
+            drop(uring);
+            dropped.send(()).unwrap();
+        });
+        is_dropped.recv_timeout(30 * END_WAIT).unwrap();
+        assert!(answer.try_recv().is_err(), "the read goes on");
+        assert_eq!(pool.in_use(), 1, "and its memory is still its own");
+
+        // Its end is that of the thread, too.
+        drop(silent);
+        let error = answer.blocking_recv().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

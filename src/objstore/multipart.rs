@@ -28,6 +28,10 @@ pub struct MultipartState {
     pub part_bytes: NonZeroU64,
     /// Which integrity check the upload was begun with, as the bucket names it.
     pub integrity: String,
+    /// When it was begun by the bucket's clock, in whole seconds since the Unix epoch, where the
+    /// bucket has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_seconds: Option<i64>,
     /// The parts that are confirmed, by number, from 1.
     pub parts: BTreeMap<u32, SentPart>,
 }

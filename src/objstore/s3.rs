@@ -19,6 +19,7 @@ mod list;
 mod metadata;
 mod object;
 mod parts;
+mod region;
 mod request;
 mod response;
 mod sign;

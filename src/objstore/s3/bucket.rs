@@ -3,11 +3,9 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
 
 use super::S3Config;
 use super::credentials::S3Credentials;
@@ -45,8 +43,6 @@ pub struct S3Limits {
 pub struct S3Bucket {
     client: Arc<Client>,
     uploads: Uploads,
-    /// Whether HEAD may ask for checksums: some servers refuse the header.
-    asks_checksum: AtomicBool,
 }
 
 // === impl S3Bucket ===
@@ -74,7 +70,6 @@ impl S3Bucket {
                 jitter_seed,
             )),
             uploads,
-            asks_checksum: AtomicBool::new(true),
         }
     }
 
@@ -104,30 +99,6 @@ impl S3Bucket {
         let got = self.client.get(key.as_str(), range.start, Some(length));
         got.await.map_err(|kind| failed("get", key, kind))
     }
-
-    /// HEAD, without the checksum where the server does not take the question.
-    async fn head(&self, key: &str) -> Result<Attributes, ErrorKind> {
-        let asks = self.asks_checksum.load(Ordering::Relaxed);
-        match self.client.head(key, asks).await {
-            Err(ErrorKind::S3(error)) if asks && refuses_question(error.fault.refusal()) => {
-                let attributes = self.client.head(key, false).await;
-                if attributes.is_ok() {
-                    self.asks_checksum.store(false, Ordering::Relaxed);
-                }
-                attributes
-            }
-            outcome => outcome,
-        }
-    }
-}
-
-fn refuses_question(refusal: Option<&super::error::Refusal>) -> bool {
-    refusal.is_some_and(|refusal| {
-        matches!(
-            refusal.status,
-            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
-        )
-    })
 }
 
 fn failed(op: &'static str, key: &ObjectKey, kind: ErrorKind) -> BucketError {
@@ -150,7 +121,7 @@ impl Bucket for S3Bucket {
     }
 
     async fn attributes(&self, key: &ObjectKey) -> Result<Attributes, BucketError> {
-        let attributes = self.head(key.as_str()).await;
+        let attributes = self.client.look(key.as_str()).await;
         attributes.map_err(|kind| failed("stat", key, kind))
     }
 

@@ -184,9 +184,31 @@ impl S3Error {
 
     /// What an operator can do about it.
     pub fn remedy(&self) -> Option<&'static str> {
-        match &self.fault {
-            S3Fault::Refused(refusal) => refusal.remedy(),
-            S3Fault::Http { mismatch, source } => match mismatch {
+        self.fault.remedy()
+    }
+}
+
+// === impl S3Fault ===
+
+impl S3Fault {
+    /// Sorts what the transport says; `tls` is what the request was meant for.
+    pub(super) fn http(source: HttpError, tls: bool) -> Self {
+        let mismatch = mismatch(&source, tls);
+        Self::Http { mismatch, source }
+    }
+
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) => refusal.remedy(),
+            Self::Http { mismatch, source } => match mismatch {
                 Some(Mismatch::UnknownCa) => Some(
                     "name the authority of the server's certificate in \
                      http_config.tls_config.ca_file",
@@ -207,30 +229,17 @@ impl S3Error {
                 ),
                 None => None,
             },
-            S3Fault::TooLarge { .. } => Some("remove `disable_multipart`, or set it to false"),
-            S3Fault::Credentials(_) => {
+            Self::Xml(XmlError::Value {
+                element: "LocationConstraint",
+                ..
+            }) => Some("set `region` to the bucket's"),
+            Self::TooLarge { .. } => Some("remove `disable_multipart`, or set it to false"),
+            Self::Credentials(_) => {
                 Some("check the credentials of the bucket configuration, or where they come from")
             }
-            S3Fault::Request(_) => {
+            Self::Request(_) => {
                 Some("check `endpoint` (host[:port], without a scheme) and `bucket`")
             }
-            _ => None,
-        }
-    }
-}
-
-// === impl S3Fault ===
-
-impl S3Fault {
-    /// Sorts what the transport says; `tls` is what the request was meant for.
-    pub(super) fn http(source: HttpError, tls: bool) -> Self {
-        let mismatch = mismatch(&source, tls);
-        Self::Http { mismatch, source }
-    }
-
-    pub(super) fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::Refused(refusal) => Some(refusal),
             _ => None,
         }
     }

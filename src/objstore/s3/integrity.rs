@@ -129,7 +129,18 @@ impl Verdict {
         // and not those of parts would have it change for ever.
         let changed = check != S3Integrity::Crc64Nvme
             && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
-        if !self.is_told.swap(true, Ordering::Relaxed) || changed {
+        if self.is_told.swap(true, Ordering::Relaxed) && !changed {
+            return;
+        }
+        if check == S3Integrity::None {
+            tracing::warn!(
+                component = "s3",
+                bucket,
+                integrity = %check,
+                remedy = "remove `send_content_md5`, or set it to true",
+                "no checksum protects uploads on their way; nothing but their size does"
+            );
+        } else {
             tracing::info!(
                 component = "s3",
                 bucket,

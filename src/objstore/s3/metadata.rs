@@ -11,6 +11,8 @@ const STORAGE_CLASS: &str = "x-amz-storage-class";
 const USER_PREFIX: &str = "x-amz-meta-";
 /// Algorithm, key and context of encryption at the server.
 const ENCRYPTION_PREFIX: &str = "x-amz-server-side-encryption";
+/// The customer's own key for it.
+const CUSTOMER_KEY_PREFIX: &str = "x-amz-server-side-encryption-customer-";
 /// Of one object's bytes, so it can't be the same for all.
 const CHECKSUM_PREFIX: &str = "x-amz-checksum-";
 
@@ -71,6 +73,15 @@ pub enum InvalidMetadata {
         /// The second of the keys.
         key: String,
     },
+    /// A customer's key for encryption, which reads and parts of uploads need too.
+    #[error(
+        "{key:?} must go with every request, not only with those that begin an object: use \
+         sse_config of type SSE-C with the key in encryption_key"
+    )]
+    CustomerKey {
+        /// As given.
+        key: String,
+    },
     /// `sse_config` sends the same header.
     #[error("{key:?} is set although sse_config has a type, which sends it: remove one of them")]
     Encryption {
@@ -100,6 +111,9 @@ impl PutHeaders {
             }
             if lower.starts_with(CHECKSUM_PREFIX) {
                 return Err(InvalidMetadata::Checksum { key: key.clone() });
+            }
+            if lower.starts_with(CUSTOMER_KEY_PREFIX) {
+                return Err(InvalidMetadata::CustomerKey { key: key.clone() });
             }
             if encrypted && lower.starts_with(ENCRYPTION_PREFIX) {
                 return Err(InvalidMetadata::Encryption { key: key.clone() });
@@ -214,6 +228,15 @@ mod tests {
         ] {
             let text = refused(entries, false).to_string();
             assert!(text.contains(&format!("{key:?}")), "{text}");
+        }
+        for key in [
+            "x-amz-server-side-encryption-customer-key",
+            "X-Amz-Server-Side-Encryption-Customer-Algorithm",
+        ] {
+            for encrypted in [false, true] {
+                let text = refused(&[(key, "hidden")], encrypted).to_string();
+                assert!(text.contains(key) && text.contains("sse_config"), "{text}");
+            }
         }
         let twice = &[("x-amz-server-side-encryption", "hidden")];
         assert!(put(twice, false).is_ok());

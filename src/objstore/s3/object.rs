@@ -1,6 +1,8 @@
 //! Requests for one object that is there already: HEAD, GET, DELETE; and the headers that all
 //! requests for objects share.
 
+use std::sync::atomic::Ordering;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::stream;
@@ -10,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use md5::Digest as _;
 
-use super::error::{S3Error, S3Fault};
+use super::error::{Refusal, S3Error, S3Fault};
 use super::integrity::{crc64_value, md5_text};
 use super::request::{Call, Client};
 use super::response::http_date;
@@ -89,6 +91,26 @@ pub(super) fn md5_header(md5: &[u8; 16]) -> HeaderValue {
 }
 
 impl Client {
+    /// HeadObject, without the checksum where the server does not take the question, or does not
+    /// let us ask: of objects encrypted by KMS that takes kms:Decrypt.
+    pub(super) async fn look(&self, key: &str) -> Result<Attributes, ErrorKind> {
+        let asks = self.asks_checksum.load(Ordering::Relaxed);
+        match self.head(key, asks).await {
+            Err(ErrorKind::S3(error)) if asks && error.denies_access() => {
+                // Rights may be given, and other objects encrypted otherwise.
+                self.head(key, false).await
+            }
+            Err(ErrorKind::S3(error)) if asks && refuses_question(error.fault.refusal()) => {
+                let attributes = self.head(key, false).await;
+                if attributes.is_ok() {
+                    self.asks_checksum.store(false, Ordering::Relaxed);
+                }
+                attributes
+            }
+            outcome => outcome,
+        }
+    }
+
     /// HeadObject. `with_checksum` asks for the checksum too, which some servers refuse.
     pub(super) async fn head(
         &self,
@@ -189,6 +211,15 @@ impl Client {
     fn place(&self, key: &str) -> String {
         self.address.destination(key)
     }
+}
+
+fn refuses_question(refusal: Option<&Refusal>) -> bool {
+    refusal.is_some_and(|refusal| {
+        matches!(
+            refusal.status,
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
+        )
+    })
 }
 
 /// A missing object is what callers ask for; a missing bucket is told as such where the answer

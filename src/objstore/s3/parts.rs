@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::header::ETAG;
+use http::header::{DATE, ETAG};
 use http::{HeaderName, HeaderValue, Method};
+use jiff::Timestamp;
 
 use super::address::uri_encoded;
 use super::body::Kept;
@@ -16,7 +17,8 @@ use super::integrity::{Combined, S3Integrity, Summing, Wanted, crc64_text, crc64
 use super::object::{
     CHECKSUM_CRC64NVME, CHECKSUM_TYPE, creation_headers, key_headers, text_header,
 };
-use super::request::{Call, Client, Payload};
+use super::request::{Call, Client, Payload, Reply};
+use super::response::http_date;
 use super::upload::{Ended, Filled, Reason, Upload};
 use super::xml;
 use crate::model::ErrorChain;
@@ -24,6 +26,10 @@ use crate::objstore::{ByteRuns, ErrorKind, MultipartState, PartPlan, SentPart, U
 
 const CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-checksum-algorithm");
 const FULL_OBJECT: HeaderValue = HeaderValue::from_static("FULL_OBJECT");
+
+/// By how much the clocks of a bucket's machines may differ: the one that answers requests, and the
+/// one that stores objects.
+const CLOCKS_DIFFER_SECONDS: i64 = 60;
 
 /// A part that the bucket has confirmed.
 struct Confirmed {
@@ -60,16 +66,17 @@ impl<'a> Upload<'a> {
         let progress = self.source.progress();
         if let Some(earlier) = progress.earlier().await {
             let is_ours = earlier.destination == destination;
-            let parts = u64::try_from(earlier.parts.len()).unwrap_or(u64::MAX);
+            let mut numbers = earlier.parts.keys();
+            let in_plan = |number: &u32| (1..=plan.count()).contains(&u64::from(*number));
             if is_ours
                 && earlier.part_bytes == plan.part_bytes()
                 && earlier.integrity == self.check.name()
-                && parts <= plan.count()
+                && numbers.all(in_plan)
             {
                 tracing::info!(
                     component = "s3",
                     key = self.key,
-                    parts,
+                    parts = earlier.parts.len(),
                     "going on with the upload of an earlier process"
                 );
                 return Ok(earlier);
@@ -99,6 +106,7 @@ impl<'a> Upload<'a> {
             upload_id,
             part_bytes: plan.part_bytes(),
             integrity: self.check.name().to_owned(),
+            created_seconds: date(&reply).map(Timestamp::as_second),
             parts: BTreeMap::new(),
         };
         progress.keep(Some(&state)).await;
@@ -253,7 +261,7 @@ impl<'a> Upload<'a> {
         call.check = Some(|body| xml::completed(body).map(drop));
         let reply = match self.client.call(&call).await {
             Ok(reply) => reply,
-            Err(kind) => return self.resolve(kind, crc64).await,
+            Err(kind) => return self.resolve(kind, state, crc64).await,
         };
         let completed = xml::completed(&reply.body).unwrap_or_default();
         let is_whole = completed
@@ -274,7 +282,12 @@ impl<'a> Upload<'a> {
     }
 
     /// After a completion that failed: the object may be there all the same.
-    async fn resolve(&self, kind: ErrorKind, crc64: u64) -> Result<(), Ended> {
+    async fn resolve(
+        &self,
+        kind: ErrorKind,
+        state: &MultipartState,
+        crc64: u64,
+    ) -> Result<(), Ended> {
         let ErrorKind::S3(error) = &kind else {
             return Err(kind.into());
         };
@@ -287,11 +300,17 @@ impl<'a> Upload<'a> {
         if !is_gone && !error.is_retryable() {
             return Err(gone_or(kind, |kind| self.judge(kind)));
         }
-        let with_checksum = self.check == S3Integrity::Crc64Nvme;
-        match self.client.head(self.key, with_checksum).await {
+        let found = match self.check {
+            S3Integrity::Crc64Nvme => self.client.look(self.key).await,
+            S3Integrity::ContentMd5 | S3Integrity::None => self.client.head(self.key, false).await,
+        };
+        match found {
             Ok(found)
                 if found.size_bytes == self.source.size_bytes()
-                    && found.crc64.is_none_or(|found| found == crc64) =>
+                    && match found.crc64 {
+                        Some(found) => found == crc64,
+                        None => may_be_of(state, found.last_modified),
+                    } =>
             {
                 tracing::info!(
                     component = "s3",
@@ -327,6 +346,21 @@ impl<'a> Upload<'a> {
             );
         }
     }
+}
+
+/// Whether an object may have come of this upload, by when it was last modified: on AWS that is
+/// when its upload was begun. What is not known speaks for it.
+fn may_be_of(state: &MultipartState, last_modified: Timestamp) -> bool {
+    let Some(created) = state.created_seconds else {
+        return true;
+    };
+    last_modified == Timestamp::UNIX_EPOCH
+        || last_modified.as_second() >= created.saturating_sub(CLOCKS_DIFFER_SECONDS)
+}
+
+/// The server's time as the answer tells it.
+fn date(reply: &Reply) -> Option<Timestamp> {
+    http_date(reply.headers.get(DATE)?.to_str().ok()?)
 }
 
 /// Frees what the bucket holds of an upload. The usual policy does not allow it, and nothing

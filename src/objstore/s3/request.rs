@@ -2,7 +2,7 @@
 //! that may help, moved to the bucket's region, corrected for a wrong clock, and judged by
 //! progress.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::address::{Address, REGION_DEFAULT};
+use super::address::Address;
 use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
 use super::credentials::S3Credentials;
 use super::error::{S3Error, S3Fault};
@@ -39,6 +39,12 @@ const ANSWER_LIMIT: BodyLimit = BodyLimit {
 /// A clock less wrong than this is not the reason for a refusal (S3 tolerates 15 minutes).
 const SKEW_MS_MIN: u64 = 5 * 60 * 1000;
 
+/// Failed tries of one call that are told to nobody but debuggers: one or two are usual.
+const ATTEMPTS_QUIET: u32 = 3;
+
+/// What to do where the error itself does not tell.
+const REMEDY: &str = "check the server, and the network between here and there";
+
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION")));
 
@@ -50,13 +56,15 @@ pub(super) struct Client {
     pub(super) limits: S3Limits,
     pub(super) clock: Clock,
     http: HttpClient,
-    credentials: S3Credentials,
+    pub(super) credentials: S3Credentials,
     /// Empty until it is known.
-    region: Mutex<String>,
-    discovery: tokio::sync::Mutex<()>,
+    pub(super) region: Mutex<String>,
+    pub(super) discovery: tokio::sync::Mutex<()>,
     /// The server's clock minus ours.
     skew_ms: AtomicI64,
     jitter: AtomicU64,
+    /// Whether HEAD may ask for checksums: some servers refuse the header.
+    pub(super) asks_checksum: AtomicBool,
     /// Counts and times what is sent.
     pub(super) requests: RequestStats,
 }
@@ -116,6 +124,8 @@ struct Tried {
     region: bool,
     clock: bool,
     credentials: bool,
+    /// Not a remedy: the operator was told that it takes long.
+    warned: bool,
 }
 
 /// Why one try failed.
@@ -167,6 +177,38 @@ impl Payload<'_> {
     }
 }
 
+// === impl Tried ===
+
+impl Tried {
+    /// Logs that a call is tried again: a warning, once, where that takes long already.
+    fn say(&mut self, operation: &'static str, attempts: u32, delay: Duration, fault: &S3Fault) {
+        let err = ErrorChain(fault).to_string();
+        let stalled = matches!(fault, S3Fault::Stalled { .. } | S3Fault::NoAnswer { .. });
+        if (attempts >= ATTEMPTS_QUIET || stalled) && !self.warned {
+            self.warned = true;
+            let remedy = fault.remedy().unwrap_or(REMEDY);
+            tracing::warn!(
+                component = "s3",
+                operation,
+                attempts,
+                ?delay,
+                err,
+                remedy,
+                "the request has not succeeded so far; trying again"
+            );
+        } else {
+            tracing::debug!(
+                component = "s3",
+                operation,
+                attempts,
+                ?delay,
+                err,
+                "trying again"
+            );
+        }
+    }
+}
+
 // === impl Client ===
 
 impl Client {
@@ -189,6 +231,7 @@ impl Client {
             discovery: tokio::sync::Mutex::new(()),
             skew_ms: AtomicI64::new(0),
             jitter: AtomicU64::new(jitter_seed),
+            asks_checksum: AtomicBool::new(true),
             requests: RequestStats::default(),
             config,
             clock,
@@ -211,54 +254,9 @@ impl Client {
         self.attempts(call, region, None).await
     }
 
-    /// The region to sign for: configured, told by the host, or asked for once.
-    async fn region(&self) -> Result<String, ErrorKind> {
-        let known = self.known_region();
-        if !known.is_empty() {
-            return Ok(known);
-        }
-        if self.credentials.is_anonymous() {
-            return Ok(String::new());
-        }
-        let _one_asks = self.discovery.lock().await;
-        let known = self.known_region();
-        if !known.is_empty() {
-            return Ok(known);
-        }
-        let mut call = Call::new("GetBucketLocation", Method::GET, None);
-        call.check = Some(|body| xml::location(body).map(drop));
-        let url = self.address.location_url();
-        let region = REGION_DEFAULT.to_owned();
-        let found = match self.attempts(&call, region, Some(&url)).await {
-            Ok(reply) => xml::location(&reply.body)
-                .ok()
-                .unwrap_or_else(|| REGION_DEFAULT.to_owned()),
-            Err(ErrorKind::S3(error)) => region_despite(error)?,
-            Err(kind) => return Err(kind),
-        };
-        // A redirect on the way may have told it already.
-        let mut region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
-        if region.is_empty() {
-            let bucket = &self.config.bucket;
-            tracing::debug!(
-                component = "s3",
-                bucket,
-                region = found,
-                "found the bucket's region"
-            );
-            region.clone_from(&found);
-        }
-        Ok(region.clone())
-    }
-
-    fn known_region(&self) -> String {
-        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
-        region.clone()
-    }
-
     /// Tries until it succeeds, can't succeed, or has been tried often enough. `url` is one that
     /// does not depend on the region.
-    async fn attempts(
+    pub(super) async fn attempts(
         &self,
         call: &Call<'_>,
         mut region: String,
@@ -307,15 +305,7 @@ impl Client {
             }
             let wanted = fault.refusal().and_then(|refusal| refusal.retry_after);
             let delay = backoff.next_delay().max(wanted.unwrap_or_default());
-            let err = ErrorChain(&fault).to_string();
-            tracing::debug!(
-                component = "s3",
-                operation,
-                attempts,
-                ?delay,
-                err,
-                "trying again"
-            );
+            tried.say(operation, attempts, delay, &fault);
             tokio::time::sleep(delay).await;
         }
     }
@@ -371,22 +361,6 @@ impl Client {
             return true;
         }
         false
-    }
-
-    /// Remembers the bucket's region, and says so once.
-    fn moved(&self, from: &str, to: &str) {
-        let mut region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
-        if *region != to {
-            to.clone_into(&mut region);
-            tracing::warn!(
-                component = "s3",
-                bucket = %self.config.bucket,
-                configured = from,
-                region = to,
-                remedy = "correct `region` and `endpoint`",
-                "the bucket is in another region; its requests go there"
-            );
-        }
     }
 
     /// The time for signatures.
@@ -579,19 +553,5 @@ impl Client {
             }
             whole.extend_from_slice(&chunk);
         }
-    }
-}
-
-/// Those that may not ask for a bucket's region, and servers that don't know the request, have it
-/// in the default one, or the error tells.
-fn region_despite(error: Box<S3Error>) -> Result<String, ErrorKind> {
-    let refusal = error.fault.refusal();
-    let told = refusal.and_then(|refusal| refusal.region.clone());
-    let final_answer =
-        refusal.is_some() && !error.is_retryable() && !error.has_code("NoSuchBucket");
-    match told {
-        Some(region) => Ok(region),
-        None if final_answer => Ok(REGION_DEFAULT.to_owned()),
-        None => Err(ErrorKind::S3(error)),
     }
 }

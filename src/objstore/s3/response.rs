@@ -78,7 +78,7 @@ fn code_of(status: StatusCode) -> &'static str {
 }
 
 /// A region goes into a host's name, so it must be one.
-fn is_region(text: &str) -> bool {
+pub(super) fn is_region(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()

@@ -151,8 +151,9 @@ pub(super) async fn upload(
     }))
 }
 
-/// The check to begin with: that of the upload an earlier process has left open, where it is the one
-/// that a server without checksums gets. What that process found out need not cost its parts.
+/// The check to begin with: that of the upload an earlier try has left open, where it is the one
+/// that a server without checksums gets, or was begun with checksums before the server turned out
+/// to ignore them and no other check is wanted. What was found out need not cost its parts.
 async fn first_check(
     client: &Client,
     shared: &Uploads,
@@ -160,7 +161,11 @@ async fn first_check(
     source: &dyn UploadSource,
 ) -> S3Integrity {
     let current = shared.verdict.current();
-    let other = shared.verdict.instead_of(current);
+    let other = match current {
+        S3Integrity::Crc64Nvme => shared.verdict.instead_of(current),
+        S3Integrity::None => Some(S3Integrity::Crc64Nvme),
+        S3Integrity::ContentMd5 => None,
+    };
     match (other, source.progress().earlier().await) {
         (Some(other), Some(earlier))
             if earlier.integrity == other.name()

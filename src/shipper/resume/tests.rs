@@ -56,6 +56,7 @@ fn upload(parts: u32) -> MultipartState {
         upload_id: "an id / with \"quotes\"".to_owned(),
         part_bytes: NonZeroU64::new(8 << 20).unwrap(),
         integrity: "CRC64NVME".to_owned(),
+        created_seconds: Some(1_369_353_600),
         parts: (1..=parts).map(part).collect(),
     }
 }

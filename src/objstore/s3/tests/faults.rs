@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::servers::bytes;
 use super::testing::{Checksums, FakeS3, Fault, SeenRequest};
-use super::{PART_BYTES, S3Fault, bucket, bucket_with, config, limits};
+use super::{PART_BYTES, S3Fault, S3Integrity, bucket, bucket_with, config, limits};
+use crate::net::http::{Reply as Answer, ScriptedServer, response};
 use crate::objstore::{
     Bucket as _, BucketError, ByteRuns, ErrorKind, MemorySource, MultipartState, ObjectKey,
     RequestStats, SentPart, SourceError, UploadProgress, UploadSource,
@@ -199,6 +200,59 @@ async fn a_completion_whose_answer_was_lost_is_resolved_by_looking() {
     assert_eq!(server.count("UploadPart"), 2, "nothing is sent again");
 }
 
+/// How many uploads it takes where the first completion is refused, although an object of the same
+/// size is there since `last_modified`. This server knows no checksums.
+async fn uploads_beside(last_modified: &'static str) -> usize {
+    let completions = AtomicU32::new(0);
+    let server = ScriptedServer::start(move |seen| {
+        let answer = |headers: &[(&str, &str)], document: &str| {
+            let now = ("Date", "Fri, 24 May 2013 00:00:00 GMT");
+            Answer::Bytes(response("200 OK", &[&[now], headers].concat(), document))
+        };
+        let gone = "<Error><Code>NoSuchUpload</Code></Error>";
+        let method = seen.line.split(' ').next().unwrap_or_default();
+        match method {
+            "POST" if seen.path().ends_with("?uploads=") => answer(
+                &[],
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId>\
+                 </InitiateMultipartUploadResult>",
+            ),
+            "PUT" => answer(&[("ETag", "e")], ""),
+            "HEAD" => {
+                let size = 2 * PART_BYTES - 3;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\
+                     Last-Modified: {last_modified}\r\n\r\n"
+                );
+                Answer::Bytes(head.into_bytes())
+            }
+            _ if completions.fetch_add(1, Ordering::Relaxed) == 0 => {
+                Answer::Bytes(response("404 Not Found", &[], gone))
+            }
+            _ => answer(&[], "<CompleteMultipartUploadResult/>"),
+        }
+    })
+    .await;
+    let mut config = config(&server.addr().to_string());
+    config.region = Some("r".to_owned());
+    config.send_content_md5 = Some(true);
+    let bucket = bucket(config);
+    bucket.upload(&key("o"), &remembered(2)).await.unwrap();
+    let seen = server.seen();
+    let begun = seen
+        .iter()
+        .filter(|seen| seen.path().ends_with("?uploads="));
+    begun.count()
+}
+
+#[tokio::test]
+async fn an_object_older_than_the_upload_has_not_come_of_it() {
+    assert_eq!(uploads_beside("Thu, 23 May 2013 23:58:00 GMT").await, 2);
+    assert_eq!(uploads_beside("Thu, 23 May 2013 23:59:59 GMT").await, 1);
+    assert_eq!(uploads_beside("Fri, 24 May 2013 00:00:09 GMT").await, 1);
+    assert_eq!(uploads_beside("some day").await, 1, "nothing is known");
+}
+
 #[tokio::test]
 async fn an_upload_that_is_gone_starts_over_once() {
     for operation in ["UploadPart", "CompleteMultipartUpload"] {
@@ -297,16 +351,22 @@ async fn what_may_work_later_is_kept_and_gone_on_with() {
     assert!(source.state.lock().unwrap().is_none());
 }
 
+/// Makes of the first part another.
+fn renumber(state: &mut MultipartState, number: u32) {
+    let part = state.parts.remove(&1).unwrap();
+    state.parts.insert(number, part);
+}
+
 #[tokio::test]
 async fn a_state_that_does_not_fit_is_aborted_and_begun_anew() {
     let server = failing("none", 0, Fault::Pass).await;
-    let bucket = bucket(config(&server.endpoint()));
     let source = remembered(3);
     let good = MultipartState {
         destination: format!("{}/bucket/o", server.endpoint()),
         upload_id: "old".to_owned(),
         part_bytes: NonZeroU64::new(PART_BYTES).unwrap(),
         integrity: "crc64nvme".to_owned(),
+        created_seconds: None,
         parts: BTreeMap::new(),
     };
     let part = SentPart {
@@ -314,10 +374,12 @@ async fn a_state_that_does_not_fit_is_aborted_and_begun_anew() {
         crc64: 1,
     };
     type Change = fn(&mut MultipartState);
-    let misfits: [(Change, usize); 4] = [
+    let misfits: [(Change, usize); 6] = [
         (|state| state.destination.push('x'), 0),
         (|state| state.part_bytes = NonZeroU64::MIN, 1),
-        (|state| state.integrity = "content-md5".to_owned(), 1),
+        (|state| state.integrity = "none".to_owned(), 1),
+        (|state| renumber(state, 4), 1),
+        (|state| renumber(state, 0), 1),
         (|_| {}, 1),
     ];
     for (change, aborts) in misfits {
@@ -327,6 +389,8 @@ async fn a_state_that_does_not_fit_is_aborted_and_begun_anew() {
         change(&mut state);
         *source.state.lock().unwrap() = Some(state);
         let before = server.count("AbortMultipartUpload");
+        // Each has a bucket of its own, which has found out nothing of the server yet.
+        let bucket = bucket(config(&server.endpoint()));
         bucket.upload(&key("o"), &source).await.unwrap();
         assert_eq!(server.count("AbortMultipartUpload") - before, aborts);
         assert!(server.object("bucket/o").unwrap() == source.content.0);
@@ -379,6 +443,44 @@ async fn a_server_without_checksums_does_not_cost_the_parts_of_an_earlier_proces
         assert_eq!(server.count("AbortMultipartUpload"), aborts);
         assert!(server.object("bucket/o").unwrap() == source.content.0);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_checksums_does_not_cost_the_parts_of_an_earlier_try() {
+    let met = AtomicU32::new(0);
+    let server = FakeS3::start(Checksums::Ignore, move |seen| {
+        let is_third = seen.operation == "UploadPart"
+            && seen
+                .query
+                .get("partNumber")
+                .is_some_and(|number| number == "3");
+        match is_third && met.fetch_add(1, Ordering::Relaxed) == 0 {
+            true => refuse(503, "SlowDown"),
+            false => Fault::Pass,
+        }
+    })
+    .await
+    .unwrap();
+    let source = remembered(4);
+    let mut config = config(&server.endpoint());
+    config.send_content_md5 = Some(false);
+    config.attempts_max = NonZeroU32::MIN;
+    let mut limits = limits();
+    limits.parts_in_flight = NonZeroUsize::MIN;
+    let bucket = bucket_with(config, limits);
+    bucket.upload(&key("o"), &source).await.unwrap_err();
+    assert_eq!(bucket.integrity_in_use(), S3Integrity::None);
+    let kept = source.state.lock().unwrap().clone().unwrap();
+    assert_eq!(
+        (kept.integrity.as_str(), kept.parts.len()),
+        ("crc64nvme", 2)
+    );
+
+    bucket.upload(&key("o"), &source).await.unwrap();
+    assert_eq!(server.count("UploadPart"), 3 + 2, "none is sent again");
+    assert_eq!(server.count("AbortMultipartUpload"), 0);
+    assert!(server.object("bucket/o").unwrap() == source.content.0);
+    assert_eq!(bucket.integrity_in_use(), S3Integrity::None);
 }
 
 #[tokio::test]
@@ -795,7 +897,6 @@ impl UploadSource for OnDisk {
 #[tokio::test]
 async fn few_connections_and_few_buffers_end_well() {
     use crate::disk::{BufferPool, Containment, Dir, DiskEngine};
-    let server = failing("none", 0, Fault::Pass).await;
     let scratch = tempfile::tempdir().unwrap();
     std::fs::write(scratch.path().join("big"), vec![1u8; 64 << 20]).unwrap();
     std::fs::write(scratch.path().join("small"), vec![2u8; 2 << 20]).unwrap();
@@ -806,6 +907,7 @@ async fn few_connections_and_few_buffers_end_well() {
     let big = OnDisk(engine.clone(), dir.open_file("big").await.unwrap());
     let small = OnDisk(engine.clone(), dir.open_file("small").await.unwrap());
     for max in [None, NonZeroUsize::new(1)] {
+        let server = failing("none", 0, Fault::Pass).await;
         let document = max.map_or_else(String::new, |max| format!("max_conns_per_host: {max}"));
         let transport = super::transport::HttpConfig::parsed(&document);
         let mut config = config(&server.endpoint());
@@ -819,7 +921,7 @@ async fn few_connections_and_few_buffers_end_well() {
         let names = [key("a"), key("b"), key("c")];
         let all = async {
             let later = async {
-                while server.bodies_now() == 0 {
+                while server.bodies_max() == 0 {
                     tokio::task::yield_now().await;
                 }
                 let (one, two) = futures_util::future::join(

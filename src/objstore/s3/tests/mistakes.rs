@@ -2,12 +2,15 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 
 use super::servers::bytes;
 use super::testing::{Checksums, FakeS3, Fault};
-use super::{Mismatch, S3Bucket, S3Config, S3Fault, bucket, clock, config, http, keys, limits};
+use super::{
+    Mismatch, S3Bucket, S3Config, S3Fault, bucket, bucket_with, clock, config, http, keys, limits,
+};
 use crate::net::ClientTls;
 use crate::net::http::{Reply, ScriptedServer, TestCa, response};
 use crate::objstore::{Bucket as _, BucketError, ErrorKind, MemorySource, ObjectKey};
@@ -194,6 +197,30 @@ async fn a_server_that_refuses_the_question_for_checksums_is_asked_without() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_not_decrypt_asks_without_checksums_each_time() {
+    let server = FakeS3::start(Checksums::Echo, |seen| {
+        match seen.headers.contains_key("x-amz-checksum-mode") && seen.name.ends_with("kms") {
+            true => Fault::Refuse(403, "AccessDenied", &[]),
+            false => Fault::Pass,
+        }
+    })
+    .await
+    .unwrap();
+    let bucket = bucket(once(&server.endpoint()));
+    let source = MemorySource(bytes(10));
+    for (name, has_checksum) in [("kms", false), ("plain", true), ("kms", false)] {
+        bucket.upload(&key(name), &source).await.unwrap();
+        let found = bucket.attributes(&key(name)).await.unwrap();
+        assert_eq!(
+            (found.size_bytes, found.crc64.is_some()),
+            (10, has_checksum)
+        );
+    }
+    // Once more for the clock: this one is wrong, and a HEAD's 403 does not say why.
+    assert_eq!(server.count("HeadObject"), 5 + 1);
+}
+
+#[tokio::test]
 async fn a_listing_that_never_ends_is_an_error() {
     let page = "<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents>\
                 <NextContinuationToken>t</NextContinuationToken></ListBucketResult>";
@@ -306,6 +333,94 @@ async fn a_trace_tells_requests_and_no_secrets() {
     }
 }
 
+/// What a small upload logs as warnings, over a server whose first answers meet `faults`.
+async fn warnings(mut faults: Vec<Fault>, answer: Duration) -> Vec<String> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    faults.reverse();
+    let faults = Mutex::new(faults);
+    let server = FakeS3::start(Checksums::Echo, move |_| {
+        faults.lock().unwrap().pop().unwrap_or(Fault::Pass)
+    })
+    .await
+    .unwrap();
+    let mut config = once(&server.endpoint());
+    config.attempts_max = NonZeroU32::new(10).unwrap();
+    let mut limits = limits();
+    limits.stall_timeout = answer;
+    limits.response_header_timeout = Some(answer);
+    let bucket = bucket_with(config, limits);
+    let _guard = tracing::subscriber::set_default(Lines(Arc::clone(&lines)));
+    let source = MemorySource(bytes(10));
+    bucket.upload(&key("o"), &source).await.unwrap();
+    let mut lines = lines.lock().unwrap();
+    lines.retain(|line| line.starts_with("WARN "));
+    lines.clone()
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_failing_is_told_of_once() {
+    let slow = || Fault::Refuse(503, "SlowDown", &[]);
+    let long = Duration::from_secs(60);
+    assert_eq!(warnings(vec![slow(); 2], long).await, [""; 0]);
+    let told = warnings(vec![slow(); 5], long).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    for word in ["attempts=3", "PutObject", "SlowDown", "remedy="] {
+        assert!(told[0].contains(word), "{word}: {told:?}");
+    }
+    // One that says nothing at all has cost a minute already.
+    let told = warnings(vec![Fault::Stall], Duration::from_millis(100)).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("attempts=1"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_region_that_is_none_never_becomes_a_host() {
+    let server = ScriptedServer::start(|_| {
+        let document = "<LocationConstraint>evil.example/</LocationConstraint>";
+        Reply::Bytes(response("200 OK", &[], document))
+    })
+    .await;
+    let mut config = once(&server.addr().to_string());
+    config.region = None;
+    let error = head(config, &ClientTls::default()).await;
+    let text = crate::model::ErrorChain(&error).to_string();
+    assert!(
+        text.contains("<LocationConstraint> is `evil.example/`"),
+        "{text}"
+    );
+    assert!(error.remedy().unwrap().contains("`region`"));
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn uploads_that_nothing_protects_are_told_of_once() {
+    let server = FakeS3::start(Checksums::Ignore, |_| Fault::Pass)
+        .await
+        .unwrap();
+    for (md5, told) in [(Some(false), 1), (None, 0)] {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut config = once(&server.endpoint());
+        config.send_content_md5 = md5;
+        let bucket = bucket(config);
+        let _guard = tracing::subscriber::set_default(Lines(Arc::clone(&lines)));
+        for _ in 0..2 {
+            let source = MemorySource(bytes(10));
+            bucket.upload(&key("o"), &source).await.unwrap();
+        }
+        let lines = lines.lock().unwrap();
+        let warned = lines.iter().filter(|line| line.starts_with("WARN "));
+        let warned: Vec<_> = warned.collect();
+        assert_eq!(warned.len(), told, "{warned:?}");
+        assert!(
+            warned
+                .iter()
+                .all(|line| line.contains("nothing but their size"))
+        );
+        let protects = |line: &String| line.contains("this check protects uploads");
+        assert_eq!(lines.iter().filter(|line| protects(line)).count(), 1 - told);
+    }
+}
+
 /// Keeps all log lines.
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -329,7 +444,7 @@ impl tracing::Subscriber for Lines {
                 self.0.push_str(&format!("{field}={value:?} "));
             }
         }
-        let mut text = Text(String::new());
+        let mut text = Text(format!("{} ", event.metadata().level()));
         event.record(&mut text);
         self.0.lock().unwrap().push(text.0);
     }
