@@ -11,7 +11,7 @@ use crate::usage::{self, Usage};
 use crate::{Bench, copy, peer};
 
 /// How often the page cache is asked to drop the files, 100 ms apart.
-const DROPS_MAX: usize = 50;
+const DROPS_MAX: usize = 100;
 
 /// Whether the blocks' files are in the page cache when a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
