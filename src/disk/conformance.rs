@@ -148,43 +148,63 @@ proptest! {
     }
 }
 
+/// Tries of what is claimed of pages: some kernels reclaim a few ahead of need, at any moment.
+const PAGE_TRIES_MAX: usize = 20;
+
 #[tokio::test]
 async fn a_cold_file_leaves_nothing_in_the_page_cache_and_a_warm_one_stays() {
     let size = 6 * RUN_BYTES + 1234;
     let content = pattern(size);
     let scratch = on_disk();
     let file = opened(&scratch, &content).await;
-    for engine in engines(12) {
-        let name = engine.info().engine;
-        let read = async |mode| {
-            whole(&engine, &file, 0..u64::MAX, mode, u64::MAX)
-                .await
-                .unwrap()
-        };
-        if set_residency(&file, 0..0).is_none() {
-            println!("LEFT OUT: cachestat is not to be had");
-            return;
-        }
-        assert_eq!(cached(&file), Some(0), "{name} begins cold");
-        for mode in MODES {
-            assert!(read(mode).await == content);
-            assert_eq!(cached(&file), Some(0), "{name} {mode:?}");
-        }
-        let warm = set_residency(&file, 0..size);
-        assert_eq!(warm, Some(size.div_ceil(PAGE) as u64));
-        for mode in MODES {
-            assert!(read(mode).await == content);
-            assert_eq!(cached(&file), warm, "{name} {mode:?}");
-        }
-        let part = set_residency(&file, RUN_BYTES..3 * RUN_BYTES + PAGE).unwrap();
-        assert!(part >= 2 * (RUN_BYTES / PAGE) as u64);
-        assert!(read(ReadMode::Buffered).await == content);
-        assert_eq!(
-            cached(&file),
-            Some(part),
-            "{name}: what was there and no more"
-        );
+    if set_residency(&file, 0..0).is_none() {
+        println!("LEFT OUT: cachestat is not to be had");
+        return;
     }
+    for engine in engines(12) {
+        let mut outcome = Ok(());
+        for _ in 0..PAGE_TRIES_MAX {
+            outcome = leaves_the_cache_alone(&engine, &file, &content).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        assert_eq!(outcome, Ok(()), "{}", engine.info().engine);
+    }
+}
+
+/// What was not as it should be in the page cache, if anything.
+async fn leaves_the_cache_alone(
+    engine: &DiskEngine,
+    file: &DiskFile,
+    content: &[u8],
+) -> Result<(), String> {
+    let read = async |mode| {
+        let read = whole(engine, file, 0..u64::MAX, mode, u64::MAX).await;
+        assert!(read.unwrap() == content);
+    };
+    let is = |what: &str, pages: u64| match cached(file) {
+        Some(found) if found == pages => Ok(()),
+        found => Err(format!("{what}: {found:?} pages instead of {pages}")),
+    };
+    set_residency(file, 0..0);
+    is("at first", 0)?;
+    for mode in MODES {
+        read(mode).await;
+        is("after a cold read", 0)?;
+    }
+    let warm = content.len().div_ceil(PAGE) as u64;
+    set_residency(file, 0..content.len());
+    is("warmed", warm)?;
+    for mode in MODES {
+        read(mode).await;
+        is("after a warm read", warm)?;
+    }
+    let part = 2 * (RUN_BYTES / PAGE) as u64 + 1;
+    set_residency(file, RUN_BYTES..3 * RUN_BYTES + PAGE);
+    is("warmed in part", part)?;
+    read(ReadMode::Buffered).await;
+    is("what was there and no more", part)
 }
 
 #[tokio::test]

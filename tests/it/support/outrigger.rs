@@ -41,7 +41,8 @@ pub(crate) fn arguments_with_bucket(
     ];
     // `make test` runs what reads and ships once with each disk engine.
     if let Ok(engine) = std::env::var("OUTRIGGER_TEST_IO") {
-        arguments.push(format!("--io.engine={engine}"));
+        // Before the bucket, which some tests append to.
+        arguments.insert(1, format!("--io.engine={engine}"));
     }
     arguments
 }
