@@ -133,10 +133,7 @@ impl Resume {
             .files
             .extract_if(.., |rel_path, state| !is_current(rel_path, state));
         stale
-            .filter_map(|(_, state)| match state.reached {
-                Reached::Parts(upload) => Some(upload),
-                Reached::Sent { .. } => None,
-            })
+            .filter_map(|(_, state)| state.reached.upload())
             .collect()
     }
 
@@ -199,10 +196,7 @@ impl FileProgress {
 #[async_trait]
 impl UploadProgress for FileProgress {
     async fn earlier(&self) -> Option<MultipartState> {
-        match self.reached().await? {
-            Reached::Parts(upload) => Some(upload),
-            Reached::Sent { .. } => None,
-        }
+        self.reached().await?.upload()
     }
 
     async fn keep(&self, upload: Option<&MultipartState>) {
@@ -218,6 +212,18 @@ impl UploadProgress for FileProgress {
 
     fn advanced(&self, bytes: u64) {
         self.resume.0.progress.add(&self.rel_path, bytes);
+    }
+}
+
+// === impl Reached ===
+
+impl Reached {
+    /// The upload in parts that is open.
+    fn upload(self) -> Option<MultipartState> {
+        match self {
+            Self::Parts(upload) => Some(upload),
+            Self::Sent { .. } => None,
+        }
     }
 }
 
@@ -257,12 +263,7 @@ pub(super) async fn left_open(data: &Dir, block: BlockId) -> Vec<MultipartState>
     let found = read(data, block, &document_path(block)).await;
     let files = found.ok().flatten().map(|document| document.files);
     let states = files.unwrap_or_default().into_values();
-    states
-        .filter_map(|state| match state.reached {
-            Reached::Parts(upload) => Some(upload),
-            Reached::Sent { .. } => None,
-        })
-        .collect()
+    states.filter_map(|state| state.reached.upload()).collect()
 }
 
 /// Removes the document of a block, and what a crash left of one being written.

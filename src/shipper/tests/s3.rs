@@ -269,17 +269,21 @@ fn assert_whole(
     }
 }
 
+/// Waits between tries cost nothing: time goes on when there is nothing else to do.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
 fn seeds() -> u64 {
     u64::from(proptest::prelude::ProptestConfig::default().cases).max(SEEDS)
 }
 
 fn run(seeds: impl Iterator<Item = u64>) {
-    // Waits between tries cost nothing: time goes on when there is nothing else to do.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let http = PlainHttp::new().unwrap();
     for seed in seeds {
         runtime.block_on(async {
@@ -320,11 +324,7 @@ fn whatever_fails_blocks_arrive_whole_fourth_quarter() {
 fn what_was_sent_before_a_restart_is_not_sent_again() {
     const CRASHES: u64 = 9;
     const PART_BYTES: u64 = 50;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let http = PlainHttp::new().unwrap();
     for checksums in [
         Checksums::Echo,

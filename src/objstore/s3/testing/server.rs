@@ -175,11 +175,6 @@ impl FakeS3 {
         self.objects().remove(name)
     }
 
-    /// Puts an object at `bucket/name`, past every check.
-    pub fn put(&self, name: &str, content: Bytes) {
-        lock(&self.shared.store).insert(name, content, None);
-    }
-
     /// Multipart uploads that were neither completed nor aborted.
     pub fn uploads(&self) -> usize {
         lock(&self.shared.store).uploads(0)

@@ -87,7 +87,7 @@ impl Store {
             .collect()
     }
 
-    pub(super) fn insert(&mut self, name: &str, content: Bytes, crc64: Option<HeaderValue>) {
+    fn insert(&mut self, name: &str, content: Bytes, crc64: Option<HeaderValue>) {
         let object = Object { content, crc64 };
         self.objects.insert(name.to_owned(), object);
     }
