@@ -104,14 +104,14 @@ fn series_chunks(bencher: Bencher<'_, '_>) {
     let start = usize::try_from(section.start).expect("it is in memory");
     let end = usize::try_from(section.end).expect("it is in memory");
     let bytes = file.get(start..end).expect("the section is in the file");
-    let mut metas = Vec::new();
+    let mut references = Vec::new();
     bencher
         .counter(BytesCount::new(bytes.len()))
         .bench_local(|| {
             let mut chunks = SeriesChunks::new(2, section.clone(), section.start);
             for run in black_box(bytes).chunks(RUN_BYTES) {
-                metas.clear();
-                chunks.feed(run, &mut metas).expect("a whole section");
+                references.clear();
+                chunks.feed(run, &mut references).expect("a whole section");
             }
             assert!(chunks.is_done());
         });

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::error::VerifyError;
 use crate::disk::{BufferPool, DiskEngine, DiskFile, FileRuns, ReadMode};
-use crate::tsdb::{ChunkMeta, ChunkRef, IndexSummary, SeriesChunks};
+use crate::tsdb::{ChunkRef, IndexSummary, SeriesChunks};
 
 /// How much of the index is decoded at a time: at four bytes a chunk or more, what comes of it
 /// stays below half a MiB.
@@ -42,7 +42,7 @@ pub(super) struct RefReader {
     run: Bytes,
     /// Decodes series entries; `None` where the file is one of sorted references.
     series: Option<SeriesChunks>,
-    chunks: Vec<ChunkMeta>,
+    decoded: Vec<ChunkRef>,
 }
 
 impl Refs {
@@ -91,7 +91,7 @@ impl RefReader {
             runs: start.map(|start| own_engine().runs(index, start..section.end, mode)),
             run: Bytes::new(),
             series: Some(SeriesChunks::new(summary.version, section, from)),
-            chunks: Vec::new(),
+            decoded: Vec::new(),
         }
     }
 
@@ -103,7 +103,7 @@ impl RefReader {
             runs: Some(runs),
             run: Bytes::new(),
             series: None,
-            chunks: Vec::new(),
+            decoded: Vec::new(),
         }
     }
 
@@ -120,12 +120,9 @@ impl RefReader {
     }
 
     /// Some more references to the segment; `None` after the last.
-    pub(super) async fn more(&mut self) -> Result<Option<Vec<ChunkRef>>, VerifyError> {
+    pub(super) async fn more(&mut self) -> Result<Option<&[ChunkRef]>, VerifyError> {
         let segment = self.segment;
-        loop {
-            let Some(all) = self.more_of_any().await? else {
-                return Ok(None);
-            };
+        while let Some(all) = self.more_of_any().await? {
             // The first entry may begin with references to the segment before.
             let from = all.partition_point(|reference| reference.segment() < segment);
             let to = all.partition_point(|reference| reference.segment() <= segment);
@@ -133,15 +130,15 @@ impl RefReader {
                 self.runs = None;
                 self.run = Bytes::new();
             }
-            let ours = all.get(from..to).unwrap_or_default();
-            if !ours.is_empty() {
-                return Ok(Some(ours.to_vec()));
+            if from < to {
+                return Ok(self.decoded.get(from..to));
             }
         }
+        Ok(None)
     }
 
     /// Some more references to whatever segment; `None` at the end of the file or section.
-    pub(super) async fn more_of_any(&mut self) -> Result<Option<Vec<ChunkRef>>, VerifyError> {
+    pub(super) async fn more_of_any(&mut self) -> Result<Option<&[ChunkRef]>, VerifyError> {
         if self.run.is_empty() {
             let Some(runs) = &mut self.runs else {
                 return Ok(None);
@@ -154,18 +151,14 @@ impl RefReader {
             }
         }
         let piece = self.run.split_to(self.run.len().min(DECODE_BYTES));
+        self.decoded.clear();
         match &mut self.series {
-            Some(series) => {
-                self.chunks.clear();
-                series
-                    .feed(&piece, &mut self.chunks)
-                    .map_err(|source| VerifyError::damaged(&self.path, source))?;
-                Ok(Some(
-                    self.chunks.iter().map(|chunk| chunk.reference).collect(),
-                ))
-            }
-            None => Ok(Some(decode_sorted(&piece))),
+            Some(series) => series
+                .feed(&piece, &mut self.decoded)
+                .map_err(|source| VerifyError::damaged(&self.path, source))?,
+            None => self.decoded.extend(decode_sorted(&piece)),
         }
+        Ok(Some(&self.decoded))
     }
 }
 
@@ -176,12 +169,11 @@ fn own_engine() -> DiskEngine {
 }
 
 /// Sorted references as they stand in a file; runs of one are multiples of [`REF_BYTES`].
-pub(super) fn decode_sorted(bytes: &[u8]) -> Vec<ChunkRef> {
+pub(super) fn decode_sorted(bytes: &[u8]) -> impl Iterator<Item = ChunkRef> {
     let (references, _) = bytes.as_chunks::<REF_LENGTH>();
     references
         .iter()
         .map(|reference| ChunkRef(u64::from_be_bytes(*reference)))
-        .collect()
 }
 
 /// Offset of the first reference of a sorted file that is not below `least`.
@@ -193,8 +185,8 @@ async fn first_at_or_after(file: &DiskFile, least: ChunkRef) -> Result<u64, Veri
         let range = middle * REF_BYTES..(middle + 1) * REF_BYTES;
         let bytes = engine.read_exact(file, range, ReadMode::Buffered).await?;
         if decode_sorted(&bytes)
-            .first()
-            .is_some_and(|found| *found < least)
+            .next()
+            .is_some_and(|found| found < least)
         {
             low = middle + 1;
         } else {

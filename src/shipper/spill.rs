@@ -52,7 +52,7 @@ pub(super) async fn sort(
         let more = reader.more_of_any().await?;
         let is_last = more.is_none();
         for reference in more.into_iter().flatten() {
-            piece.push(reference);
+            piece.push(*reference);
             if piece.len() == PIECE_REFS {
                 offset = write_piece(&mut file, &mut piece, offset, &mut pieces, index).await?;
             }
@@ -138,7 +138,7 @@ impl Piece {
             let bytes = engine
                 .read_exact(file, self.offset..end, ReadMode::Buffered)
                 .await?;
-            self.loaded = decode_sorted(&bytes).into_iter();
+            self.loaded = decode_sorted(&bytes).collect::<Vec<_>>().into_iter();
             self.offset = end;
         }
         Ok(self.loaded.next())

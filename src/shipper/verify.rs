@@ -192,12 +192,12 @@ impl SegmentRuns {
                 return Ok(());
             }
             // The index was proven already; fewer references than it had are another file.
-            let more = self.refs.more().await?.ok_or_else(|| self.refs.changed())?;
-            for reference in more {
-                matcher
-                    .expect(reference)
-                    .map_err(|source| VerifyError::damaged(self.refs.path(), source))?;
-            }
+            let Some(more) = self.refs.more().await? else {
+                return Err(self.refs.changed());
+            };
+            matcher
+                .expect_all(more)
+                .map_err(|source| VerifyError::damaged(self.refs.path(), source))?;
         }
     }
 
@@ -209,9 +209,10 @@ impl SegmentRuns {
         let damaged = |source| VerifyError::damaged(&self.path, source);
         verifier.finish().map_err(damaged)?;
         while matcher.wants_expected() {
-            for reference in self.refs.more().await?.ok_or_else(|| self.refs.changed())? {
-                matcher.expect(reference).map_err(damaged)?;
-            }
+            let Some(more) = self.refs.more().await? else {
+                return Err(self.refs.changed());
+            };
+            matcher.expect_all(more).map_err(damaged)?;
         }
         let matched = matcher.finish().map_err(damaged)?;
         if matched.unreferenced_chunks > 0 {

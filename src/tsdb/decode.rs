@@ -458,8 +458,11 @@ fn decode_long_uvarint(bytes: &[u8]) -> Uvarint {
 
 /// Variable-length integers in a row, each with where it ends; `None` unless all of them lie whole
 /// and valid in `bytes`.
-#[inline]
+#[inline(always)]
 pub(super) fn decode_uvarints<const N: usize>(bytes: &[u8]) -> Option<[(u64, usize); N]> {
+    if let Some(decoded) = bytes.first_chunk().and_then(decode_short_uvarints) {
+        return Some(decoded);
+    }
     let mut decoded = [(0, 0); N];
     let mut end = 0_usize;
     for slot in &mut decoded {
@@ -468,6 +471,35 @@ pub(super) fn decode_uvarints<const N: usize>(bytes: &[u8]) -> Option<[(u64, usi
         };
         end = end.wrapping_add(len);
         *slot = (value, end);
+    }
+    Some(decoded)
+}
+
+/// The same within eight bytes, where none is longer than four: nearly all. Lengths vary from
+/// value to value, which a branch on each would have to guess.
+#[inline(always)]
+fn decode_short_uvarints<const N: usize>(bytes: &[u8; 8]) -> Option<[(u64, usize); N]> {
+    // The last byte of each has its upper bit clear.
+    const UPPER_BITS: u64 = 0x8080_8080_8080_8080;
+    const FOUR_BYTES: u64 = 0xffff_ffff;
+    let mut word = u64::from_le_bytes(*bytes);
+    let mut ends = !word & UPPER_BITS;
+    let mut decoded = [(0, 0); N];
+    let mut end = 0_u32;
+    for slot in &mut decoded {
+        if ends & FOUR_BYTES == 0 {
+            return None;
+        }
+        let bits = ends.trailing_zeros().wrapping_add(1);
+        let groups = word & FOUR_BYTES.wrapping_shr(32_u32.wrapping_sub(bits));
+        // Closes the gaps of one bit, pairwise.
+        let pairs = (groups & 0x007f_007f) | (groups & 0x7f00_7f00) >> 1;
+        let value = (pairs & 0x3fff) | (pairs & 0x3fff_0000) >> 2;
+        word = word.wrapping_shr(bits);
+        // The bits shifted in from above are no ends.
+        ends = ends.wrapping_shr(bits);
+        end = end.wrapping_add(bits / 8);
+        *slot = (value, end as usize);
     }
     Some(decoded)
 }

@@ -27,8 +27,8 @@ pub use decode::{DecodeError, DecodeErrorKind, Section};
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use fuzz::{fuzz_index, fuzz_meta, fuzz_segment, fuzz_tombstones};
 pub use index::{
-    ChunkMeta, INDEX_TOC_BYTES, IndexSummary, IndexToc, IndexVerifier, SEGMENTS_MAX,
-    SERIES_LABELS_MAX, SYMBOL_BYTES_MAX, SegmentRefs, SeriesChunks,
+    INDEX_TOC_BYTES, IndexSummary, IndexToc, IndexVerifier, SEGMENTS_MAX, SERIES_LABELS_MAX,
+    SYMBOL_BYTES_MAX, SegmentRefs, SeriesChunks,
 };
 pub use meta::{
     BlockMeta, BlockStats, Compaction, Downsample, FileHash, IndexStats, META_VERSION, MetaError,

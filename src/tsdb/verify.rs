@@ -132,6 +132,17 @@ impl RefMatch {
         Ok(())
     }
 
+    /// Takes the next references of the index, see [`RefMatch::expect`].
+    ///
+    /// # Errors
+    /// Those of [`RefMatch::expect`].
+    pub fn expect_all(&mut self, references: &[ChunkRef]) -> Result<(), DecodeError> {
+        self.expected.reserve(references.len());
+        references
+            .iter()
+            .try_for_each(|reference| self.expect(*reference))
+    }
+
     /// Whether nothing more can be matched before the next [`RefMatch::expect`].
     pub fn wants_expected(&self) -> bool {
         self.expected.is_empty() && self.to_come > 0

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::frames::Frames;
 use super::series::{ChunkMeta, SeriesEntries, SeriesSink, layout};
 use crate::tsdb::decode::{Run, count};
-use crate::tsdb::{DecodeError, DecodeErrorKind};
+use crate::tsdb::{ChunkRef, DecodeError, DecodeErrorKind};
 
 /// Decodes the series section of a verified index from the entry at some offset on.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub struct SeriesChunks {
     failed: Option<DecodeError>,
 }
 
-/// Chunks of entries decoded since the last feed.
+/// References of entries decoded since the last feed.
 #[derive(Debug, Default)]
-struct Collect(Vec<ChunkMeta>);
+struct Collect(Vec<ChunkRef>);
 
 impl SeriesChunks {
     /// A reader of the entries from `start_offset` (absolute, that of an entry or of the section)
@@ -34,15 +34,15 @@ impl SeriesChunks {
         }
     }
 
-    /// Decodes the next bytes of the file and appends the chunks found to `out`, at most one for
-    /// each three bytes. Bytes past the end of the section are ignored.
+    /// Decodes the next bytes of the file and appends the references found to `out`, at most one
+    /// for each three bytes. Bytes past the end of the section are ignored.
     ///
-    /// A chunk is appended before the checksum of its entry is known when the end of a run cuts the
-    /// entry. The error comes with a later run then.
+    /// A reference is appended before the checksum of its entry is known when the end of a run cuts
+    /// the entry. The error comes with a later run then.
     ///
     /// # Errors
     /// When an entry is damaged; the reader then stays failed.
-    pub fn feed(&mut self, run: &[u8], out: &mut Vec<ChunkMeta>) -> Result<(), DecodeError> {
+    pub fn feed(&mut self, run: &[u8], out: &mut Vec<ChunkRef>) -> Result<(), DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -85,8 +85,9 @@ impl SeriesSink for Collect {
         Ok(())
     }
 
+    #[inline(always)]
     fn chunk(&mut self, chunk: ChunkMeta) -> Result<(), DecodeErrorKind> {
-        self.0.push(chunk);
+        self.0.push(chunk.reference);
         Ok(())
     }
 

@@ -27,7 +27,6 @@ mod verifier;
 pub use chunks::SeriesChunks;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub(super) use fuzz::fuzz_bodies;
-pub use series::ChunkMeta;
 pub use toc::{INDEX_TOC_BYTES, IndexToc};
 pub use verifier::{IndexSummary, IndexVerifier, SegmentRefs};
 

@@ -14,13 +14,13 @@ use crate::tsdb::{ChunkRef, DecodeError, DecodeErrorKind, Section};
 
 /// A chunk as the index describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkMeta {
+pub(super) struct ChunkMeta {
     /// Time of its first sample.
-    pub mint: TimestampMs,
+    pub(super) mint: TimestampMs,
     /// Time of its last sample.
-    pub maxt: TimestampMs,
+    pub(super) maxt: TimestampMs,
     /// Where it stands.
-    pub reference: ChunkRef,
+    pub(super) reference: ChunkRef,
 }
 
 /// What is done with the series of an index.
@@ -166,51 +166,75 @@ impl<S: SeriesSink> SeriesEntries<S> {
         Ok(true)
     }
 
-    /// The fast path of [`SeriesEntries::step`]: labels which lie whole in the run, save the last,
-    /// which is left to `step`. `at` becomes the place of a value that is wrong.
+    /// The fast path of [`SeriesEntries::step`]: labels which lie whole in the run. `at` becomes
+    /// the place of a value that is wrong.
     fn whole_labels(&mut self, run: &mut Run<'_>, at: &mut u64) -> Result<(), DecodeErrorKind> {
-        while self.left > 1
-            && let Some([(name, name_end), (value, end)]) = decode_uvarints(run.bytes())
+        let bytes = run.bytes();
+        let mut left = self.left;
+        let mut taken = 0_usize;
+        while left > 0
+            && let Some([(name, name_end), (value, end)]) =
+                bytes.get(taken..).and_then(decode_uvarints)
         {
-            *at = run.offset().saturating_add(count(name_end));
+            let place = taken.saturating_add(name_end);
+            *at = run.offset().saturating_add(count(place));
             self.sink.label(name, value)?;
-            run.skip(end);
-            self.left = self.left.saturating_sub(1);
+            taken = taken.saturating_add(end);
+            left = left.saturating_sub(1);
         }
+        run.skip(taken);
+        self.labels_or_chunks(left);
         Ok(())
     }
 
     /// The same where labels are not wanted.
     fn skip_labels(&mut self, run: &mut Run<'_>) {
-        let labels = usize::try_from(self.left.saturating_sub(1)).unwrap_or(usize::MAX);
+        let labels = usize::try_from(self.left).unwrap_or(usize::MAX);
         if let Some(length) = uvarints_length(run.bytes(), labels.saturating_mul(2)) {
             run.skip(length);
-            self.left = self.left.min(1);
+            self.labels_or_chunks(0);
         }
     }
 
-    /// The same for chunks after the first of a series.
+    /// The same for chunks. One hands on to the next in registers: what is read back from memory in
+    /// other pieces than it was written in has to wait.
     fn whole_chunks(&mut self, run: &mut Run<'_>, at: &mut u64) -> Result<(), DecodeErrorKind> {
-        while self.left > 1
+        let bytes = run.bytes();
+        let mut chunk = self.chunk;
+        let mut is_first = self.is_first_chunk;
+        let mut left = self.left;
+        let mut taken = 0_usize;
+        while left > 0
             && let Some([(gap, gap_end), (span, span_end), (delta, end)]) =
-                decode_uvarints(run.bytes())
+                bytes.get(taken..).and_then(decode_uvarints)
         {
-            let start = run.offset();
+            let start = run.offset().saturating_add(count(taken));
             *at = start;
-            let mint = time_after(self.chunk.maxt, gap)?;
+            let mint = match is_first {
+                true => TimestampMs(unzigzag(gap)),
+                false => time_after(chunk.maxt, gap)?,
+            };
             *at = start.saturating_add(count(gap_end));
             let maxt = time_after(mint, span)?;
             *at = start.saturating_add(count(span_end));
-            let reference = reference_after(self.chunk.reference, unzigzag(delta))?;
-            self.chunk = ChunkMeta {
+            let reference = match is_first {
+                true => ChunkRef(delta),
+                false => reference_after(chunk.reference, unzigzag(delta))?,
+            };
+            is_first = false;
+            chunk = ChunkMeta {
                 mint,
                 maxt,
                 reference,
             };
-            self.sink.chunk(self.chunk)?;
-            run.skip(end);
-            self.left = self.left.saturating_sub(1);
+            self.sink.chunk(chunk)?;
+            taken = taken.saturating_add(end);
+            left = left.saturating_sub(1);
         }
+        self.chunk = chunk;
+        self.is_first_chunk = is_first;
+        run.skip(taken);
+        self.chunks_or_done(left);
         Ok(())
     }
 
@@ -281,7 +305,7 @@ impl<S: SeriesSink> Body for SeriesEntries<S> {
                     Ok(())
                 }
                 State::LabelName => self.whole_labels(&mut run, &mut at),
-                State::ChunkStart if !self.is_first_chunk => self.whole_chunks(&mut run, &mut at),
+                State::ChunkStart => self.whole_chunks(&mut run, &mut at),
                 _ => Ok(()),
             };
             let step = whole.and_then(|()| {

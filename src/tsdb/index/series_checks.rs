@@ -79,6 +79,7 @@ impl SeriesChecks {
         })
     }
 
+    #[inline(always)]
     fn check_time(
         &mut self,
         ChunkMeta { mint, maxt, .. }: ChunkMeta,
@@ -122,12 +123,14 @@ impl SeriesSink for SeriesChecks {
         })
     }
 
+    #[inline(always)]
     fn label(&mut self, name: u64, value: u64) -> Result<(), DecodeErrorKind> {
         let name = self.symbol("label name reference", name)?;
         let value = self.symbol("label value reference", value)?;
         self.labels.push((name, value))
     }
 
+    #[inline(always)]
     fn chunk(&mut self, chunk: ChunkMeta) -> Result<(), DecodeErrorKind> {
         self.check_time(chunk)?;
         let offset = u64::from(chunk.reference.offset());
@@ -158,6 +161,7 @@ impl LabelOrder {
         self.is_first_series = false;
     }
 
+    #[inline(always)]
     fn push(&mut self, label: (u32, u32)) -> Result<(), DecodeErrorKind> {
         let order = |what| Err(DecodeErrorKind::Order { what });
         let before = self.len.checked_sub(1).and_then(|i| self.labels.get(i));
@@ -197,6 +201,7 @@ impl References {
         (!self.out_of_order).then_some(self.segments)
     }
 
+    #[inline(always)]
     fn push(&mut self, chunk: ChunkMeta, series_start: u64) -> Result<(), DecodeErrorKind> {
         self.chunks = self.chunks.saturating_add(1);
         let reference = chunk.reference;

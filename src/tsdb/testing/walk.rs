@@ -78,14 +78,12 @@ fn match_in_lock_step(
     let start = refs.map_or(section.end, |refs| refs.first_series_offset);
     let mut matching = RefMatch::new(segment, refs.map_or(0, |refs| refs.chunks));
     let mut chunks = SeriesChunks::new(summary.version, section, start);
-    let mut metas = Vec::new();
+    let mut references = Vec::new();
     let mut expect_more = |matching: &mut RefMatch| {
         let rest = &index[chunks.offset() as usize..];
-        metas.clear();
-        chunks.feed(&rest[..run_bytes.min(rest.len())], &mut metas)?;
-        metas
-            .iter()
-            .try_for_each(|meta| matching.expect(meta.reference))?;
+        references.clear();
+        chunks.feed(&rest[..run_bytes.min(rest.len())], &mut references)?;
+        matching.expect_all(&references)?;
         Ok::<_, DecodeError>(!chunks.is_done())
     };
 
@@ -117,17 +115,14 @@ fn match_sorted(
     let section = summary.series_section.clone();
     let start = section.start as usize;
     let mut chunks = SeriesChunks::new(summary.version, section, start as u64);
-    let mut metas = Vec::new();
+    let mut sorted: Vec<ChunkRef> = Vec::new();
     for run in index[start..].chunks(run_bytes) {
-        chunks.feed(run, &mut metas)?;
+        chunks.feed(run, &mut sorted)?;
     }
-    let of_segment = metas.iter().map(|meta| meta.reference);
-    let mut sorted: Vec<ChunkRef> = of_segment.filter(|r| r.segment() == segment).collect();
+    sorted.retain(|reference| reference.segment() == segment);
     sorted.sort_unstable();
     let mut matching = RefMatch::new(segment, sorted.len() as u64);
-    sorted
-        .into_iter()
-        .try_for_each(|reference| matching.expect(reference))?;
+    matching.expect_all(&sorted)?;
     let mut verifier = SegmentVerifier::new(segment, bytes.len() as u64);
     let mut found = Vec::new();
     for run in bytes.chunks(run_bytes) {
