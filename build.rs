@@ -1,13 +1,51 @@
-//! Tells the binary which revision and compiler it was built from (`thanos_build_info`).
+//! Tells the binary which revision and compiler it was built from (`thanos_build_info`), and turns
+//! `proto/` into types and a descriptor set (for reflection). protox reads the files, so no
+//! `protoc` is needed.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "a build script is configured by its environment"
 )]
 
+use std::error::Error;
+use std::path::PathBuf;
 use std::process::Command;
 
-fn main() {
+use prost::Message;
+
+/// Below `proto/`; each imports others by the same kind of path.
+const PROTO_FILES: &[&str] = &[
+    "thanos/store.proto",
+    "thanos/info.proto",
+    "thanos/rules.proto",
+    "thanos/targets.proto",
+    "thanos/metadata.proto",
+    "thanos/exemplars.proto",
+    "thanos/status.proto",
+    "prometheus/remote.proto",
+    "grpc/health.proto",
+    "grpc/reflection_v1.proto",
+    "grpc/reflection_v1alpha.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    revision();
+    proto()
+}
+
+fn proto() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTO_FILES, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut config = prost_build::Config::new();
+    // `Bytes` refer to the message they were read from; `Vec` would be a copy.
+    config.bytes(["."]).btree_map(["."]);
+    config.compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn revision() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-env-changed=OUTRIGGER_REVISION");

@@ -21,5 +21,6 @@ pub mod model;
 pub mod net;
 pub mod objstore;
 pub mod prometheus;
+pub mod proto;
 pub mod shipper;
 pub mod tsdb;

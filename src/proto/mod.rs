@@ -1,0 +1,51 @@
+//! The messages on the wire, generated from `proto/` (contract `grpc.md` §2, §5), and their
+//! descriptors for reflection.
+//!
+//! Bytes fields are `Bytes`: views of the message that they were read from.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::doc_markdown,
+    clippy::large_enum_variant,
+    reason = "generated code; the fields are described in the .proto files"
+)]
+
+/// StoreAPI and the other services of Thanos.
+pub mod thanos {
+    include!(concat!(env!("OUT_DIR"), "/thanos.rs"));
+
+    /// What a component is.
+    pub mod info {
+        include!(concat!(env!("OUT_DIR"), "/thanos.info.rs"));
+    }
+}
+
+/// Remote read.
+pub mod prometheus {
+    include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
+}
+
+/// Services that every gRPC server offers.
+pub mod grpc {
+    /// Health checks.
+    pub mod health {
+        include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+    }
+
+    /// Reflection.
+    pub mod reflection {
+        /// The version in use.
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
+        }
+
+        /// Its forerunner, which older clients ask for.
+        pub mod v1alpha {
+            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1alpha.rs"));
+        }
+    }
+}
+
+/// Every message and service of `proto/`: an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
