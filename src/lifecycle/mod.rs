@@ -11,6 +11,6 @@ mod supervisor;
 
 pub use backoff::Backoff;
 pub use drain::{Drain, DrainTrigger};
-pub use probe::{Probe, ProbeMetrics};
+pub use probe::{Probe, ProbeMetrics, ProbeStatus};
 pub use signal::Signals;
 pub use supervisor::{Supervisor, TaskError};

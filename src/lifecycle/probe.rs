@@ -4,12 +4,12 @@
 //! (contract `prometheus.md` §4).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 /// The process's health and readiness: cheap to clone, every clone is the same probe.
 #[derive(Clone, Debug)]
@@ -17,9 +17,17 @@ pub struct Probe(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    healthy: AtomicBool,
-    ready: AtomicBool,
+    status: watch::Sender<ProbeStatus>,
     metrics: ProbeMetrics,
+}
+
+/// What a probe says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeStatus {
+    /// Whether the process is up and not past its end.
+    pub healthy: bool,
+    /// Whether the process can do its work now.
+    pub ready: bool,
 }
 
 /// `thanos_status{component="sidecar",check="healthy"|"ready"}`.
@@ -41,32 +49,36 @@ impl Probe {
     /// A probe that is neither healthy nor ready yet.
     pub fn new(metrics: ProbeMetrics) -> Self {
         Self(Arc::new(State {
-            healthy: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
+            status: watch::Sender::default(),
             metrics,
         }))
     }
 
     /// Whether the process is up and not past its end.
     pub fn is_healthy(&self) -> bool {
-        self.0.healthy.load(Ordering::Relaxed)
+        self.0.status.borrow().healthy
     }
 
     /// Whether the process can do its work now.
     pub fn is_ready(&self) -> bool {
-        self.0.ready.load(Ordering::Relaxed)
+        self.0.status.borrow().ready
+    }
+
+    /// What the probe says, now and at each change.
+    pub fn status(&self) -> watch::Receiver<ProbeStatus> {
+        self.0.status.subscribe()
     }
 
     /// Marks the process healthy.
     pub fn healthy(&self) {
-        self.0.healthy.store(true, Ordering::Relaxed);
         self.0.metrics.healthy.set(1);
+        self.set(|status| &mut status.healthy, true);
     }
 
     /// Marks the process as ending; `reason` is logged at the change.
     pub fn not_healthy(&self, reason: &dyn std::fmt::Display) {
         self.0.metrics.healthy.set(0);
-        if self.0.healthy.swap(false, Ordering::Relaxed) {
+        if self.set(|status| &mut status.healthy, false) {
             tracing::info!(%reason, "changing probe status to not healthy");
         }
     }
@@ -74,7 +86,7 @@ impl Probe {
     /// Marks the process ready; logged at the change.
     pub fn ready(&self) {
         self.0.metrics.ready.set(1);
-        if !self.0.ready.swap(true, Ordering::Relaxed) {
+        if self.set(|status| &mut status.ready, true) {
             tracing::info!(status = "ready", "changing probe status");
         }
     }
@@ -82,9 +94,15 @@ impl Probe {
     /// Marks the process not ready; `reason` is logged at the change.
     pub fn not_ready(&self, reason: &dyn std::fmt::Display) {
         self.0.metrics.ready.set(0);
-        if self.0.ready.swap(false, Ordering::Relaxed) {
+        if self.set(|status| &mut status.ready, false) {
             tracing::warn!(status = "not-ready", %reason, "changing probe status");
         }
+    }
+
+    /// Sets one side of the status; whether it was another before.
+    fn set(&self, side: fn(&mut ProbeStatus) -> &mut bool, to: bool) -> bool {
+        let change = |status: &mut ProbeStatus| std::mem::replace(side(status), to) != to;
+        self.0.status.send_if_modified(change)
     }
 }
 
@@ -128,9 +146,14 @@ mod tests {
             out
         };
         assert!(text(&registry).contains(r#"thanos_status{check="ready",component="sidecar"} 0"#));
+        let mut status = probe.status();
         probe.ready();
         probe.healthy();
         assert!(probe.is_ready() && probe.is_healthy());
+        assert!(status.has_changed().unwrap());
+        assert!(status.borrow_and_update().ready);
+        probe.ready();
+        assert!(!status.has_changed().unwrap(), "told only when it changes");
         assert!(text(&registry).contains(r#"thanos_status{check="ready",component="sidecar"} 1"#));
         probe.not_ready(&"Prometheus is away");
         assert!(!probe.is_ready() && probe.is_healthy());

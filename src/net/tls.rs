@@ -1,5 +1,5 @@
-//! TLS for outgoing connections, from plain values: which roots to trust, who we are, what name
-//! the peer must bear.
+//! TLS from plain values. For outgoing connections: which roots to trust, who we are, what name
+//! the peer must bear. For incoming ones see `server`.
 //!
 //! Files are read when the client is built, so that a wrong path fails the start, and again at a
 //! handshake once they have changed, because certificates are renewed under a running process.
@@ -17,10 +17,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
+mod client_verify;
 mod reload;
+mod server;
 mod verify;
 
 use reload::Reloading;
+pub use server::{ServerTls, TlsServer, TlsVersion, TlsWarning};
 use verify::{NamedRoots, ServerVerifier, Trust};
 
 /// How to verify a server and how to present ourselves. All empty: native roots, no client
@@ -89,6 +92,34 @@ pub enum TlsError {
         /// The one that is missing.
         missing: &'static str,
     },
+    /// One of a server's certificate and key is given without the other.
+    #[error("both server key and certificate must be provided")]
+    HalfServerIdentity,
+    /// A client CA is given for a server that has no certificate.
+    #[error("when a client CA is used a server key and certificate must also be provided")]
+    ClientCaAlone,
+    /// A cipher suite that Go does not know, or does not count as secure.
+    #[error("invalid cipher suite: {name}, valid values are {allowed}")]
+    UnknownCipher {
+        /// As given.
+        name: String,
+        /// What may stand there.
+        allowed: String,
+    },
+    /// All cipher suites asked for are ones that the TLS library lacks.
+    #[error("none of the cipher suites asked for is available")]
+    NoCipherLeft,
+    /// A curve that Go does not know.
+    #[error("invalid curve: {name}, valid values are {allowed}")]
+    UnknownCurve {
+        /// As given.
+        name: String,
+        /// What may stand there.
+        allowed: String,
+    },
+    /// All curves asked for are ones that the TLS library lacks.
+    #[error("none of the curves asked for is available")]
+    NoCurveLeft,
     /// The server name is neither a DNS name nor an IP address.
     #[error("server name `{name}` is neither a DNS name nor an IP address")]
     ServerName {
@@ -113,6 +144,13 @@ impl TlsClient {
     #[must_use]
     pub fn http1_only(mut self) -> Self {
         Arc::make_mut(&mut self.config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        self
+    }
+
+    /// The same with nothing but HTTP/2 in its offer, which is what gRPC speaks.
+    #[must_use]
+    pub fn http2_only(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![b"h2".to_vec()];
         self
     }
 }

@@ -314,8 +314,8 @@ pub(super) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
 
 // === Stream ===
 
-trait Io: Read + Write + Send + Unpin {}
-impl<T: Read + Write + Send + Unpin> Io for T {}
+trait Io: Read + Write + Send + Sync + Unpin {}
+impl<T: Read + Write + Send + Sync + Unpin> Io for T {}
 type BoxIo = Box<dyn Io>;
 
 /// A connection as the pool sees it.
@@ -325,6 +325,13 @@ pub(super) struct Stream {
     absolute_form: bool,
     /// Given back when the connection closes.
     permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream {
+    /// Whether a request's target is the whole URL, since a proxy takes it.
+    pub(super) fn is_absolute_form(&self) -> bool {
+        self.absolute_form
+    }
 }
 
 impl Connection for Stream {

@@ -34,6 +34,14 @@ pub enum HttpError {
         /// Why.
         source: BoxError,
     },
+    /// The peer did not take the whole request.
+    #[error("{authority} did not take the request within {after:?}")]
+    RequestTimeout {
+        /// Host and port.
+        authority: String,
+        /// The limit.
+        after: Duration,
+    },
     /// The request was sent whole and no response header came.
     #[error("no response header from {authority} within {after:?}")]
     HeaderTimeout {
@@ -47,6 +55,12 @@ pub enum HttpError {
     Body {
         /// Why.
         source: hyper::Error,
+    },
+    /// The connection broke or closed inside the body, or what frames the body is broken.
+    #[error("reading the response body from the connection")]
+    Interrupted {
+        /// Why.
+        source: io::Error,
     },
     /// The body is not the gzip it claims to be, or ends early.
     #[error("decompressing the response body")]
@@ -75,6 +89,7 @@ impl HttpError {
         matches!(
             self,
             Self::HeaderTimeout { .. }
+                | Self::RequestTimeout { .. }
                 | Self::Connect {
                     timed_out: true,
                     ..

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +20,14 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use super::error::BoxError;
-use crate::lifecycle::{Backoff, Drain};
+use crate::lifecycle::Drain;
+use crate::net::{ListenError, Listener};
 
 /// Connections served at once; more wait in the kernel's queue. Scrapers and probes need a few.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -37,48 +37,15 @@ pub const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// previous response: ends slow-header attacks and idle connections alike. Above the usual scrape
 /// intervals, so that scrapers keep their connection.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// The kernel's queue of connections not accepted yet.
-const BACKLOG: i32 = 1024;
 /// HTTP/2 peers that are gone without a word are found by a ping after this silence.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests of one HTTP/2 connection at once.
 const HTTP2_STREAMS_MAX: u32 = 64;
-/// Delays after a failed accept, as Go's server: from 5 ms to 1 s.
-const ACCEPT_DELAY_MIN: Duration = Duration::from_millis(5);
-const ACCEPT_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// A bound, not yet serving server.
 #[derive(Debug)]
 pub struct HttpServer {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-}
-
-/// Why the server can't listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The address is not `host:port`.
-    #[error("listen address `{address}` is not host:port")]
-    Address {
-        /// As given.
-        address: String,
-    },
-    /// The host can't be resolved.
-    #[error("resolving listen address {address}")]
-    Resolve {
-        /// As given.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel refuses the address.
-    #[error("listening on {address}")]
-    Bind {
-        /// As given.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
+    listener: Listener,
 }
 
 // === impl HttpServer ===
@@ -90,34 +57,14 @@ impl HttpServer {
     ///
     /// # Errors
     /// Where the address is malformed, unknown or taken.
-    pub async fn bind(address: &str) -> Result<Self, ServerError> {
-        let failed = |source| ServerError::Bind {
-            address: address.to_owned(),
-            source,
-        };
-        let (host, port) = host_and_port(address)?;
-        let listener = match host {
-            Some(host) => {
-                let ip = resolve(host, address).await?;
-                listen(SocketAddr::new(ip, port))
-            }
-            None => listen_on_all(port),
-        };
-        let listener = listener.and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        });
-        let listener = listener.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        Ok(Self {
-            listener,
-            local_addr,
-        })
+    pub async fn bind(address: &str) -> Result<Self, ListenError> {
+        let listener = Listener::bind(address).await?;
+        Ok(Self { listener })
     }
 
     /// Where the server listens, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.listener.local_addr()
     }
 
     /// Answers requests with `handler` until `drain`; then finishes those in flight within
@@ -136,7 +83,7 @@ impl HttpServer {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                     return;
                 };
-                let stream = accept(&self.listener).await;
+                let (stream, _) = self.listener.accept().await;
                 let serving = serve_connection(stream, handler.clone(), drain.clone());
                 connections.spawn(async move {
                     serving.await;
@@ -164,98 +111,6 @@ impl HttpServer {
 
 async fn all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
-}
-
-/// `None` for a host that means every address.
-fn host_and_port(address: &str) -> Result<(Option<&str>, u16), ServerError> {
-    let malformed = || ServerError::Address {
-        address: address.to_owned(),
-    };
-    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
-    let port = port.parse().map_err(|_| malformed())?;
-    let host = match host.strip_prefix('[') {
-        Some(host) => host.strip_suffix(']').ok_or_else(malformed)?,
-        None if host.contains(':') => return Err(malformed()),
-        None => host,
-    };
-    let unspecified = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
-    Ok(((!host.is_empty() && !unspecified).then_some(host), port))
-}
-
-async fn resolve(host: &str, address: &str) -> Result<IpAddr, ServerError> {
-    let failed = |source| ServerError::Resolve {
-        address: address.to_owned(),
-        source,
-    };
-    let found = tokio::net::lookup_host((host, 0)).await.map_err(failed)?;
-    let ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-    let ipv4 = ips.iter().find(|ip| ip.is_ipv4());
-    ipv4.or(ips.first())
-        .copied()
-        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
-}
-
-fn listen_on_all(port: u16) -> io::Result<std::net::TcpListener> {
-    match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-        // Hosts without IPv6.
-        Err(error)
-            if [
-                rustix::io::Errno::AFNOSUPPORT,
-                rustix::io::Errno::ADDRNOTAVAIL,
-            ]
-            .iter()
-            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
-        {
-            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-        }
-        outcome => outcome,
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    if address.is_ipv6() {
-        let only_ipv6 = !address.ip().is_unspecified();
-        sockopt::set_ipv6_v6only(&socket, only_ipv6)?;
-    }
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
-}
-
-// === Accepting ===
-
-/// What gives connections; a trait so that tests can let it fail.
-trait Accept {
-    async fn next(&self) -> io::Result<TcpStream>;
-}
-
-impl Accept for TcpListener {
-    async fn next(&self) -> io::Result<TcpStream> {
-        self.accept().await.map(|(stream, _)| stream)
-    }
-}
-
-/// The next connection. Failures (out of descriptors, a peer that went away in the queue) pass;
-/// giving up would leave a process without probes.
-async fn accept(listener: &impl Accept) -> TcpStream {
-    let mut backoff = Backoff::new(ACCEPT_DELAY_MIN, ACCEPT_DELAY_MAX, 0);
-    loop {
-        match listener.next().await {
-            Ok(stream) => return stream,
-            Err(error) => {
-                let delay = backoff.next_delay();
-                tracing::warn!(err = %error, retry_in = ?delay, "accepting a connection failed");
-                tokio::time::sleep(delay).await;
-            }
-        }
-    }
 }
 
 // === Connections ===

@@ -54,7 +54,7 @@ impl NamedRoots {
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp, now);
         match outcome {
             // webpki has checked the dates before it says this.
-            Err(error) if is_authority_as_server(&error) && self.named.contains(end_entity) => {
+            Err(error) if is_authority_as_end_entity(&error) && self.named.contains(end_entity) => {
                 let parsed = ParsedCertificate::try_from(end_entity)?;
                 verify_server_name(&parsed, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -64,7 +64,8 @@ impl NamedRoots {
     }
 }
 
-fn is_authority_as_server(error: &rustls::Error) -> bool {
+/// Whether the one thing wrong is that a certificate is marked as an authority.
+pub(super) fn is_authority_as_end_entity(error: &rustls::Error) -> bool {
     let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else {
         return false;
     };

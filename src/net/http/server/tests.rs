@@ -1,7 +1,6 @@
 //! The server against slow, many and late clients.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,56 +85,6 @@ async fn answers_http1_and_http2_with_prior_knowledge() {
     driving.abort();
     running.trigger.start();
     running.task.await.unwrap();
-}
-
-#[tokio::test]
-async fn addresses_are_taken_as_go_takes_them() {
-    for (address, expected) in [
-        (":10902", (None, 10902)),
-        ("0.0.0.0:1", (None, 1)),
-        ("[::]:1", (None, 1)),
-        ("localhost:1", (Some("localhost"), 1)),
-        ("127.0.0.1:0", (Some("127.0.0.1"), 0)),
-        ("[::1]:8", (Some("::1"), 8)),
-    ] {
-        assert_eq!(host_and_port(address).unwrap(), expected, "{address}");
-    }
-    for bad in [
-        "",
-        "10902",
-        "localhost",
-        "::1:8",
-        "[::1:8",
-        "a:b",
-        "a:70000",
-        "a:-1",
-    ] {
-        assert!(
-            matches!(host_and_port(bad), Err(ServerError::Address { address }) if address == bad),
-            "{bad}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_wildcard_listens_on_both_families_and_a_taken_port_is_named() {
-    for address in [":0", "0.0.0.0:0", "[::]:0"] {
-        let server = HttpServer::bind(address).await.unwrap();
-        let port = server.local_addr().port();
-        connect((Ipv4Addr::LOCALHOST, port).into()).await;
-        if std::net::TcpListener::bind("[::1]:0").is_ok() {
-            connect((Ipv6Addr::LOCALHOST, port).into()).await;
-        }
-        let taken = format!("127.0.0.1:{port}");
-        let error = HttpServer::bind(&taken).await.unwrap_err();
-        assert!(error.to_string().contains(&taken), "{error}");
-    }
-    let named = HttpServer::bind("localhost:0").await.unwrap();
-    assert!(named.local_addr().ip().is_loopback());
-    let error = HttpServer::bind("no-such-host.invalid:1")
-        .await
-        .unwrap_err();
-    assert!(matches!(error, ServerError::Resolve { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -229,40 +178,4 @@ async fn connections_past_the_limit_wait_until_one_closes() {
     assert!(early.is_err(), "{early:?} came past the limit");
     held.pop_front();
     assert_eq!(running.arrived.recv().await.unwrap(), "/waiting");
-}
-
-struct Failing {
-    listener: TcpListener,
-    failures: Mutex<u32>,
-}
-
-impl Accept for Failing {
-    async fn next(&self) -> io::Result<TcpStream> {
-        {
-            let mut failures = self.failures.lock().unwrap();
-            if *failures > 0 {
-                *failures -= 1;
-                return Err(rustix::io::Errno::MFILE.into());
-            }
-        }
-        self.listener.next().await
-    }
-}
-
-#[tokio::test]
-async fn accept_errors_are_waited_out() {
-    tokio::time::pause();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let failing = Failing {
-        listener,
-        failures: Mutex::new(20),
-    };
-    let started = tokio::time::Instant::now();
-    let (_stream, _peer) = tokio::join!(accept(&failing), connect(addr));
-    let waited = started.elapsed();
-    assert!(
-        waited > Duration::from_secs(5) && waited <= Duration::from_secs(20),
-        "backs off up to one second each: {waited:?}"
-    );
 }
