@@ -1,4 +1,4 @@
-//! The vocabulary that every layer shares: labels, times, durations, block identity,
+//! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
 //! the clock, an error's chain.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
@@ -9,6 +9,7 @@ mod clock;
 mod duration;
 mod error_chain;
 mod labels;
+mod matcher;
 mod time;
 mod time_or_duration;
 
@@ -17,5 +18,6 @@ pub use clock::Clock;
 pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
 pub use error_chain::ErrorChain;
 pub use labels::{ExternalLabels, Labels};
+pub use matcher::{MatchOp, Matcher, Selector};
 pub use time::{TimeRange, TimestampMs};
 pub use time_or_duration::TimeOrDuration;

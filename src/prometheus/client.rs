@@ -3,24 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, USER_AGENT};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::authorization::Authorization;
 use super::error::PeerError;
 use super::http_client::HttpClientConfig;
 use super::labels;
 use super::lowest::{self, Lowest, LowestScan};
-use super::url::{BaseUrl, redirect_target, same_origin};
+use super::remote_read;
+use super::request::Question;
+use super::url::BaseUrl;
 use crate::model::{ExternalLabels, TimestampMs};
 use crate::net::TlsError;
-use crate::net::http::{BodyLimit, HttpClient, ResponseBody, decoded, empty_body};
+use crate::net::http::{BodyLimit, DirectClient, HttpClient, ResponseBody};
 
-/// Go's limit: the tenth redirect is not followed.
-const REQUESTS_MAX: usize = 10;
 /// Configurations of tens of thousands of targets have a few MiB.
 const CONFIG_BODY_MAX: BodyLimit = BodyLimit {
     name: "CONFIG_BODY_MAX",
@@ -36,13 +35,6 @@ const METRICS_SCAN_MAX: BodyLimit = BodyLimit {
     name: "METRICS_SCAN_MAX",
     bytes: 256 << 20,
 };
-/// How much of an error's body is read, and how much of that is shown.
-const ERROR_BODY_BYTES: usize = 64 << 10;
-const ERROR_TEXT_CHARS: usize = 512;
-/// The whole text of a Prometheus that is not ready.
-const STARTING_TEXT: &str = "Service Unavailable";
-/// Its header `X-Prometheus-Stopping: true` tells stopping from starting.
-const STOPPING_HEADER: &str = "x-prometheus-stopping";
 
 /// How to build a [`Client`].
 #[derive(Clone, Debug)]
@@ -57,14 +49,18 @@ pub struct Config {
 
 /// A client of one Prometheus; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Inner>);
+pub struct Client(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    http: HttpClient,
-    base: BaseUrl,
-    authorization: Authorization,
-    accept_gzip: bool,
+pub(super) struct Inner {
+    pub(super) http: HttpClient,
+    /// For remote read.
+    pub(super) direct: DirectClient,
+    pub(super) base: BaseUrl,
+    pub(super) authorization: Authorization,
+    pub(super) accept_gzip: bool,
+    /// The one place of an answer in samples, which is held whole.
+    pub(super) samples: Arc<Semaphore>,
     /// `Thanos/<version>`.
     agent: HeaderValue,
 }
@@ -82,20 +78,11 @@ pub struct WalReplay {
 
 /// Who asks: the reference's agents differ by call.
 #[derive(Clone, Copy, Debug)]
-enum Agent {
+pub(super) enum Agent {
     /// `thanos-sidecar`: configuration and build version.
     ControlPlane,
     /// `Thanos/<version>`: all else.
     Thanos,
-}
-
-#[derive(Deserialize)]
-struct Envelope<T> {
-    #[serde(default)]
-    status: String,
-    data: Option<T>,
-    #[serde(default)]
-    error: String,
 }
 
 #[derive(Deserialize)]
@@ -123,9 +110,12 @@ impl Client {
             configured => configured,
         };
         let agent = HeaderValue::try_from(format!("Thanos/{}", config.thanos_version));
+        let http_client = config.http_client.client()?;
         Ok(Self(Arc::new(Inner {
-            http: HttpClient::new(config.http_client.client()?),
+            direct: DirectClient::new(http_client.clone(), remote_read::COALESCE),
+            http: HttpClient::new(http_client),
             accept_gzip: config.http_client.accept_gzip,
+            samples: Arc::new(Semaphore::new(1)),
             base: config.url,
             authorization,
             agent: agent.unwrap_or(HeaderValue::from_static("Thanos")),
@@ -179,7 +169,14 @@ impl Client {
     /// See [`PeerError`].
     pub async fn lowest_timestamp(&self) -> Result<Option<TimestampMs>, PeerError> {
         let url = self.shown("/metrics");
-        let response = self.get(Agent::Thanos, "/metrics", false).await?;
+        let response = self
+            .send(
+                Agent::Thanos,
+                "/metrics",
+                Question::Query(String::new()),
+                false,
+            )
+            .await?;
         let status = response.status();
         let unusable = |detail| PeerError::Metric {
             url: url.clone(),
@@ -210,105 +207,26 @@ impl Client {
         path: &str,
         limit: BodyLimit,
     ) -> Result<T, PeerError> {
-        let url = self.shown(path);
-        let response = self.get(agent, path, self.0.accept_gzip).await?;
-        if !response.status().is_success() {
-            return Err(status_error(url, response).await);
-        }
-        let body = response.into_body().read(limit).await;
-        let body = body.map_err(|source| PeerError::Transport {
-            url: url.clone(),
-            source,
-        })?;
-        let envelope: Envelope<T> = match serde_json::from_slice(&body) {
-            Ok(envelope) => envelope,
-            Err(source) => return Err(PeerError::Malformed { url, source }),
-        };
-        match (envelope.status.as_str(), envelope.data) {
-            ("success", Some(data)) => Ok(data),
-            ("success", None) => Err(PeerError::Api {
-                url,
-                message: "the answer has no data".to_owned(),
-            }),
-            _ => Err(PeerError::Api {
-                url,
-                message: shortened(&envelope.error),
-            }),
-        }
-    }
-
-    /// A GET under the base URL that follows redirects. Credentials are only shown to the host
-    /// that they are configured for.
-    async fn get(
-        &self,
-        agent: Agent,
-        path: &str,
-        accept_gzip: bool,
-    ) -> Result<Response<ResponseBody>, PeerError> {
-        let inner = &self.0;
-        let unusable = || PeerError::Location {
+        let question = Question::Query(String::new());
+        let answer = self.ask(agent, path, question, limit).await?;
+        answer.data.ok_or_else(|| PeerError::Api {
             url: self.shown(path),
-            location: path.to_owned(),
-        };
-        let first = inner.base.join(path, "").ok_or_else(unusable)?;
-        let mut target = first.clone();
-        for _ in 0..REQUESTS_MAX {
-            let mut request = Request::get(target.clone())
-                .body(empty_body())
-                .map_err(|_| unusable())?;
-            let headers = request.headers_mut();
-            headers.insert(USER_AGENT, inner.agent(agent));
-            if accept_gzip {
-                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-            }
-            if same_origin(&first, &target)
-                && let Some(value) = inner.authorization.header().await?
-            {
-                headers.insert(AUTHORIZATION, value);
-            }
-            let sent = inner.http.send(request).await;
-            let response = sent.map_err(|source| PeerError::Transport {
-                url: target.to_string(),
-                source,
-            })?;
-            match next_hop(&target, &response)? {
-                Some(next) => target = next,
-                None => return Ok(decoded(response)),
-            }
-        }
-        Err(PeerError::Redirects {
-            url: target.to_string(),
-            requests: REQUESTS_MAX,
+            message: "the answer has no data".to_owned(),
         })
     }
 
-    fn shown(&self, path: &str) -> String {
+    pub(super) fn shown(&self, path: &str) -> String {
         let url = self.0.base.join(path, "");
         url.map_or_else(|| path.to_owned(), |url| url.to_string())
     }
 }
 
 impl Inner {
-    fn agent(&self, agent: Agent) -> HeaderValue {
+    pub(super) fn agent(&self, agent: Agent) -> HeaderValue {
         match agent {
             Agent::ControlPlane => HeaderValue::from_static("thanos-sidecar"),
             Agent::Thanos => self.agent.clone(),
         }
-    }
-}
-
-fn next_hop<B>(from: &Uri, response: &Response<B>) -> Result<Option<Uri>, PeerError> {
-    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    let Some(location) = response.headers().get(LOCATION).filter(|_| redirects) else {
-        return Ok(None);
-    };
-    let location = String::from_utf8_lossy(location.as_bytes());
-    match redirect_target(from, &location) {
-        Some(target) => Ok(Some(target)),
-        None => Err(PeerError::Location {
-            url: from.to_string(),
-            location: shortened(&location),
-        }),
     }
 }
 
@@ -330,47 +248,6 @@ async fn scan(response: Response<ResponseBody>, url: &str) -> Result<Option<Lowe
         }
     }
     Ok(scan.finish())
-}
-
-async fn status_error(url: String, response: Response<ResponseBody>) -> PeerError {
-    let status = response.status();
-    let stopping = response.headers().get(STOPPING_HEADER);
-    let stopping = stopping.is_some_and(|value| value == "true");
-    let body = start_of(response.into_body()).await;
-    let text = String::from_utf8_lossy(&body);
-    let message = match serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(&body) {
-        Ok(envelope) if !envelope.error.is_empty() => shortened(&envelope.error),
-        _ => shortened(text.trim()),
-    };
-    PeerError::Status {
-        url,
-        status,
-        message,
-        starting: status == StatusCode::SERVICE_UNAVAILABLE
-            && !stopping
-            && text.trim() == STARTING_TEXT,
-    }
-}
-
-/// The start of an error's body, as far as it comes: the status is the error, the text only
-/// explains it.
-async fn start_of(mut body: ResponseBody) -> Bytes {
-    let mut start = Vec::new();
-    while start.len() < ERROR_BODY_BYTES {
-        match body.chunk().await {
-            Ok(Some(piece)) => start.extend_from_slice(&piece),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    start.truncate(ERROR_BODY_BYTES);
-    Bytes::from(start)
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(ERROR_TEXT_CHARS) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-    }
 }
 
 #[cfg(test)]

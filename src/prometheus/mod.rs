@@ -5,6 +5,7 @@
 //! gets the external labels. Nothing here is trusted to be small, fast or well-formed: each body
 //! has a named limit, each call a time limit.
 
+mod api;
 mod authorization;
 mod client;
 mod document;
@@ -13,18 +14,34 @@ mod flags;
 mod heartbeat;
 mod http_client;
 mod labels;
+mod labels_text;
 mod lowest;
 mod metrics;
+mod remote_read;
+mod request;
 mod state;
 mod url;
 
+pub use api::{
+    API_TIME_MAX_MS, API_TIME_MIN_MS, ActiveTarget, AlertInstance, AlertingRule, Answer, ApiTime,
+    DroppedTarget, Exemplar, ExemplarSeries, HeadStats, JsonError, MetricMeta, RecordingRule, Rule,
+    RuleGroup, RuleType, SERIES_OBJECT_BYTES_MAX, Scope, SeriesOrder, SeriesStream, Statistic,
+    TargetState, Targets, TsdbStatus,
+};
 pub use authorization::Secret;
 pub use client::{Client, Config, WalReplay};
 pub use document::UnknownKey;
-pub use error::PeerError;
+pub use error::{PeerError, PeerErrorClass};
 pub use flags::{FlagError, FlagExpectations, FlagWarning, validate_flags};
 pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};
 pub use http_client::{HttpClientConfig, HttpClientConfigError};
+pub use labels_text::LabelsText;
 pub use metrics::PeerMetrics;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use remote_read::fuzz_remote_read;
+pub use remote_read::{
+    FRAME_BYTES_MAX, FloatSample, FrameError, FrameErrorKind, RemoteChunk, RemoteQuery, RemoteRead,
+    RemoteSeries, SAMPLES_BYTES_MAX, SAMPLES_SERIES_MAX, SamplesError,
+};
 pub use state::{LabelsError, PeerState, PeerWatch, await_labels};
 pub use url::{BaseUrl, InvalidUrl};

@@ -115,8 +115,28 @@ pub(super) fn clean_path(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// The target of a redirect from `from` (RFC 3986 §5.2 without the parts that http never has).
+/// A redirect's location as it may be followed and shown: without `user:password@`, which would
+/// else go into `Host` and into the texts of errors.
+pub(super) fn without_userinfo(location: &str) -> String {
+    let Some((scheme, rest)) = location.split_once("//") else {
+        return location.to_owned();
+    };
+    // Further on, `//` begins no authority.
+    if scheme.contains(['/', '?', '#']) {
+        return location.to_owned();
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at(end);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}//{host}{after}")
+}
+
+/// The target of a redirect from `from` (RFC 3986 §5.2 without the parts that http never has),
+/// without credentials.
 pub(super) fn redirect_target(from: &Uri, location: &str) -> Option<Uri> {
+    let location = without_userinfo(location);
     let location = location.split('#').next().unwrap_or_default();
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     let before_path = location.split(['/', '?']).next().unwrap_or_default();
@@ -221,6 +241,9 @@ mod tests {
             ("x", "http://h:1/a/x"),
             ("../x/", "http://h:1/x/"),
             ("?q=1", "http://h:1/a/b?q=1"),
+            ("http://user:pw@other:2/x@y?a@b", "http://other:2/x@y?a@b"),
+            ("//user@pw@other", "http://other/"),
+            ("/x//a@b", "http://h:1/x//a@b"),
         ] {
             let target = redirect_target(&from, location).unwrap();
             assert_eq!(target.to_string(), expected, "{location}");
@@ -228,6 +251,7 @@ mod tests {
         for bad in ["http://", "http:// x", "gopher://x", "mailto:x", "http:x"] {
             assert!(redirect_target(&from, bad).is_none(), "{bad}");
         }
+        assert_eq!(without_userinfo("gopher://u:pw@x/y"), "gopher://x/y");
     }
 
     proptest! {

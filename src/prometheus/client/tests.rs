@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::http::{Reply, ScriptedServer, response};
+use crate::prometheus::request::{ERROR_TEXT_CHARS, REQUESTS_MAX};
 
 fn client(url: &str) -> Client {
     Client::new(Config {
