@@ -40,6 +40,8 @@ pub enum Section {
     Toc,
     /// The chunks of a segment file.
     Chunks,
+    /// The data of one chunk; offsets are those in it.
+    ChunkData,
     /// The entries of a tombstones file.
     Tombstones,
 }
@@ -228,6 +230,7 @@ impl fmt::Display for Section {
             Self::PostingsOffsetTable => "postings offset table",
             Self::Toc => "toc",
             Self::Chunks => "chunks",
+            Self::ChunkData => "chunk data",
             Self::Tombstones => "tombstones",
         })
     }

@@ -20,9 +20,12 @@ mod tombstones;
 mod verify;
 
 pub use chunk::{
-    CHUNK_DATA_BYTES_MAX, ChunkRef, ChunkStart, Encoding, SEGMENT_HEADER_BYTES, SegmentSummary,
-    SegmentVerifier,
+    CHUNK_DATA_BYTES_MAX, ChunkRef, ChunkStart, CounterReset, Encoding, FloatSample,
+    HistogramCounts, HistogramLayout, HistogramSample, SEGMENT_HEADER_BYTES, Sample, Samples,
+    SegmentSummary, SegmentVerifier, Span, XorEncoder, transcode,
 };
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use chunk::{fuzz_histogram, fuzz_transcode, fuzz_xor, fuzz_xor2};
 pub use decode::{DecodeError, DecodeErrorKind, Section};
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use fuzz::{fuzz_index, fuzz_meta, fuzz_segment, fuzz_tombstones};

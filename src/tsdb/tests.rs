@@ -296,6 +296,10 @@ fn the_fuzz_corpora_replay() {
     replay("segment", fuzz_segment);
     replay("meta", fuzz_meta);
     replay("tombstones", fuzz_tombstones);
+    replay("xor", fuzz_xor);
+    replay("xor2", fuzz_xor2);
+    replay("histogram", fuzz_histogram);
+    replay("transcode", fuzz_transcode);
 }
 
 fn replay(target: &str, run: fn(&[u8])) {

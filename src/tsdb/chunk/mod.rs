@@ -1,9 +1,23 @@
-//! Chunks: how the index refers to them, how they are encoded, and the segment files that hold
-//! them.
+//! Chunks: how the index refers to them, how their samples are encoded, and the segment files
+//! that hold them.
 
+mod bits;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+mod fuzz;
+mod histogram;
+mod samples;
 mod segment;
+mod start_times;
+mod xor;
+mod xor2;
 
 use std::fmt;
+
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use fuzz::{fuzz_histogram, fuzz_transcode, fuzz_xor, fuzz_xor2};
+pub use histogram::{CounterReset, HistogramCounts, HistogramLayout, HistogramSample, Span};
+pub use samples::{FloatSample, Sample, Samples, transcode};
+pub use xor::XorEncoder;
 
 pub use segment::{
     CHUNK_DATA_BYTES_MAX, ChunkStart, SEGMENT_HEADER_BYTES, SegmentSummary, SegmentVerifier,
@@ -14,7 +28,7 @@ pub use segment::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkRef(pub u64);
 
-/// How the samples of a chunk are encoded (`contract/tsdb.md` §4). Not decoded here.
+/// How the samples of a chunk are encoded (`contract/tsdb.md` §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Float samples, Gorilla.
