@@ -23,4 +23,5 @@ pub mod objstore;
 pub mod prometheus;
 pub mod proto;
 pub mod shipper;
+pub mod store;
 pub mod tsdb;

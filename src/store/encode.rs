@@ -1,0 +1,280 @@
+//! `thanos.SeriesResponse` messages, written straight from what was received.
+//!
+//! By hand, because the length is wanted before the first byte (gRPC's frame header tells it) and
+//! because labels are kept encoded: a message costs one copy of its labels and chunks, into the
+//! buffer that goes to the socket, and no allocation.
+
+use bytes::{BufMut, BytesMut};
+
+use super::wire::{put_varint, varint_len};
+use super::{Chunk, ChunkEncoding, LabelSet, Series};
+
+/// Field tags (contract `grpc.md` §2.1, §2.3); all have one byte.
+mod tag {
+    pub(super) const RESPONSE_SERIES: u8 = 0x0A;
+    pub(super) const RESPONSE_WARNING: u8 = 0x12;
+    pub(super) const RESPONSE_BATCH: u8 = 0x22;
+    pub(super) const BATCH_SERIES: u8 = 0x0A;
+    pub(super) const SERIES_CHUNK: u8 = 0x12;
+    pub(super) const AGGR_MIN_TIME: u8 = 0x08;
+    pub(super) const AGGR_MAX_TIME: u8 = 0x10;
+    pub(super) const AGGR_RAW: u8 = 0x1A;
+    pub(super) const CHUNK_TYPE: u8 = 0x08;
+    pub(super) const CHUNK_DATA: u8 = 0x12;
+    pub(super) const CHUNK_HASH: u8 = 0x18;
+}
+
+/// One message to be written.
+#[derive(Debug)]
+pub(super) enum Message<'a> {
+    /// One series.
+    Series(&'a Series),
+    /// Several.
+    Batch(&'a [Series]),
+    /// A text for whoever runs the query.
+    Warning(&'a str),
+}
+
+impl Message<'_> {
+    /// Exactly how many bytes [`Message::write`] appends.
+    pub(super) fn len(&self, added: &LabelSet) -> usize {
+        match self {
+            Self::Series(series) => delimited(series_len(series, added)),
+            Self::Batch(batch) => delimited(batch_len(batch, added)),
+            Self::Warning(text) => delimited(text.len()),
+        }
+    }
+
+    /// Appends the message; every series gets the labels `added`, of whose names it has none.
+    pub(super) fn write(&self, added: &LabelSet, out: &mut BytesMut) {
+        out.reserve(self.len(added));
+        match self {
+            Self::Series(series) => write_series(tag::RESPONSE_SERIES, series, added, out),
+            Self::Batch(batch) => {
+                head(tag::RESPONSE_BATCH, batch_len(batch, added), out);
+                for series in *batch {
+                    write_series(tag::BATCH_SERIES, series, added, out);
+                }
+            }
+            Self::Warning(text) => {
+                head(tag::RESPONSE_WARNING, text.len(), out);
+                out.put_slice(text.as_bytes());
+            }
+        }
+    }
+}
+
+/// How many bytes a series takes in a message, about; for limits on messages.
+pub(super) fn encoded_len(series: &Series, added: &LabelSet) -> usize {
+    delimited(series_len(series, added))
+}
+
+/// A field with its tag and length.
+fn delimited(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
+fn head(tag: u8, len: usize, out: &mut BytesMut) {
+    out.put_u8(tag);
+    put_varint(out, len as u64);
+}
+
+fn batch_len(batch: &[Series], added: &LabelSet) -> usize {
+    let series = batch.iter().map(|s| delimited(series_len(s, added)));
+    series.sum()
+}
+
+fn series_len(series: &Series, added: &LabelSet) -> usize {
+    let labels = series.labels.wire().len() + added.wire().len();
+    let chunks = series.chunks.iter();
+    labels
+        + chunks
+            .map(|chunk| delimited(aggr_len(chunk)))
+            .sum::<usize>()
+}
+
+fn aggr_len(chunk: &Chunk) -> usize {
+    time_len(chunk.min_ms) + time_len(chunk.max_ms) + delimited(raw_len(chunk))
+}
+
+fn raw_len(chunk: &Chunk) -> usize {
+    let encoding = if encoding_id(chunk) == 0 { 0 } else { 2 };
+    let data = match chunk.data().len() {
+        0 => 0,
+        len => delimited(len),
+    };
+    let hash = match chunk.hash() {
+        0 => 0,
+        hash => 1 + varint_len(hash),
+    };
+    encoding + data + hash
+}
+
+/// A number that is 0 is left out, as everywhere in proto3; a negative one takes ten bytes.
+fn time_len(time: i64) -> usize {
+    match time {
+        0 => 0,
+        time => 1 + varint_len(time.cast_unsigned()),
+    }
+}
+
+fn encoding_id(chunk: &Chunk) -> u8 {
+    match chunk.encoding() {
+        ChunkEncoding::Xor => 0,
+        ChunkEncoding::Histogram => 1,
+        ChunkEncoding::FloatHistogram => 2,
+    }
+}
+
+fn write_series(tag: u8, series: &Series, added: &LabelSet, out: &mut BytesMut) {
+    head(tag, series_len(series, added), out);
+    write_labels(&series.labels, added, out);
+    for chunk in &series.chunks {
+        head(tag::SERIES_CHUNK, aggr_len(chunk), out);
+        for (tag, time) in [
+            (tag::AGGR_MIN_TIME, chunk.min_ms),
+            (tag::AGGR_MAX_TIME, chunk.max_ms),
+        ] {
+            if time != 0 {
+                out.put_u8(tag);
+                put_varint(out, time.cast_unsigned());
+            }
+        }
+        head(tag::AGGR_RAW, raw_len(chunk), out);
+        if encoding_id(chunk) != 0 {
+            out.put_slice(&[tag::CHUNK_TYPE, encoding_id(chunk)]);
+        }
+        if !chunk.data().is_empty() {
+            head(tag::CHUNK_DATA, chunk.data().len(), out);
+            out.put_slice(chunk.data());
+        }
+        if chunk.hash() != 0 {
+            out.put_u8(tag::CHUNK_HASH);
+            put_varint(out, chunk.hash());
+        }
+    }
+}
+
+/// The labels in order: runs of the series' own between those that are added.
+fn write_labels(own: &LabelSet, added: &LabelSet, out: &mut BytesMut) {
+    let mut written = 0;
+    for (at, (name, _)) in added.iter().enumerate() {
+        let until = own.position_after(name);
+        out.put_slice(own.wire_of(written, until));
+        out.put_slice(added.wire_of(at, at + 1));
+        written = until;
+    }
+    out.put_slice(own.wire_of(written, own.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use xxhash_rust::xxh64::xxh64;
+
+    use super::*;
+    use crate::proto::thanos::{self, series_response};
+
+    type Labels = std::collections::BTreeMap<String, String>;
+
+    fn set(labels: &Labels) -> LabelSet {
+        let mut set = LabelSet::default();
+        for (name, value) in labels {
+            set.push(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        set
+    }
+
+    fn chunk() -> impl Strategy<Value = Chunk> {
+        let encodings = [
+            ChunkEncoding::Xor,
+            ChunkEncoding::Histogram,
+            ChunkEncoding::FloatHistogram,
+        ];
+        let times = prop_oneof![Just(0), Just(-1), any::<i64>(), 0..2_000_000_000_000i64];
+        (
+            times.clone(),
+            times,
+            prop::sample::select(encodings.to_vec()),
+            prop::collection::vec(any::<u8>(), 0..300),
+        )
+            .prop_map(|(min, max, encoding, data)| Chunk::new(min, max, encoding, data.into()))
+    }
+
+    prop_compose! {
+        fn series()(
+            labels in prop::collection::btree_map("[a-z]{1,3}", "\\PC{1,40}", 0..6),
+            chunks in prop::collection::vec(chunk(), 0..4),
+        ) -> (Labels, Vec<Chunk>) {
+            (labels, chunks)
+        }
+    }
+
+    fn expected(labels: &Labels, added: &Labels, chunks: &[Chunk]) -> thanos::Series {
+        let mut all = labels.clone();
+        all.extend(added.clone());
+        let label = |(name, value): (String, String)| thanos::Label { name, value };
+        let chunk = |chunk: &Chunk| thanos::AggrChunk {
+            min_time: chunk.min_ms,
+            max_time: chunk.max_ms,
+            raw: Some(thanos::Chunk {
+                r#type: i32::from(encoding_id(chunk)),
+                data: chunk.data().clone(),
+                hash: xxh64(chunk.data(), 0),
+            }),
+            ..thanos::AggrChunk::default()
+        };
+        thanos::Series {
+            labels: all.into_iter().map(label).collect(),
+            chunks: chunks.iter().map(chunk).collect(),
+        }
+    }
+
+    fn written(message: &Message<'_>, added: &LabelSet) -> Bytes {
+        let mut out = BytesMut::from(&b"before"[..]);
+        message.write(added, &mut out);
+        assert_eq!(out.len(), 6 + message.len(added));
+        out.split_off(6).freeze()
+    }
+
+    fn response(result: series_response::Result) -> Vec<u8> {
+        let result = Some(result);
+        thanos::SeriesResponse { result }.encode_to_vec()
+    }
+
+    proptest! {
+        /// Byte for byte what prost writes.
+        #[test]
+        fn as_prost(
+            all in prop::collection::vec(series(), 0..5),
+            added in prop::collection::btree_map("[A-Z]|[a-z]{4}|~", "\\PC{1,9}", 0..4),
+        ) {
+            let added_set = set(&added);
+            let own: Vec<Series> = all
+                .iter()
+                .map(|(labels, chunks)| Series { labels: set(labels), chunks: chunks.clone() })
+                .collect();
+            let theirs: Vec<thanos::Series> =
+                all.iter().map(|(labels, chunks)| expected(labels, &added, chunks)).collect();
+            for (own, theirs) in own.iter().zip(&theirs) {
+                let message = Message::Series(own);
+                let expected = response(series_response::Result::Series(theirs.clone()));
+                prop_assert_eq!(&written(&message, &added_set)[..], &expected[..]);
+                prop_assert_eq!(encoded_len(own, &added_set), expected.len());
+            }
+            let batch = thanos::SeriesBatch { series: theirs };
+            let expected = response(series_response::Result::Batch(batch));
+            prop_assert_eq!(&written(&Message::Batch(&own), &added_set)[..], &expected[..]);
+        }
+    }
+
+    #[test]
+    fn warnings() {
+        let text = "results truncated";
+        let expected = response(series_response::Result::Warning(text.to_owned()));
+        let message = Message::Warning(text);
+        assert_eq!(written(&message, &LabelSet::default())[..], expected[..]);
+    }
+}
