@@ -1,9 +1,11 @@
 //! What the process shows of itself: thin adapters from requests to what the other modules know.
 
+mod grpc;
 mod http;
 mod metrics;
 mod process;
 
+pub use grpc::{GrpcDependencies, GrpcServices, THANOS_METHODS};
 pub use http::Endpoints;
 pub use metrics::{Exposition, ExpositionError, Format, render};
 pub use process::{BuildInfo, ProcessCollector};

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::cli::{BenchCommand, Cli, Command, GlobalArgs, Invocation, SidecarArgs, UploadBenchArgs};
+use self::cli::{
+    BenchCommand, Cli, Command, GlobalArgs, Invocation, SidecarArgs, StoreCommand, UploadBenchArgs,
+};
 use self::commands::CommandError;
 use crate::model::{Clock, ErrorChain};
 
@@ -78,6 +80,7 @@ fn execute(cli: &Cli, environment: &Environment) -> u8 {
     let ended = match &cli.command {
         Command::Sidecar(sidecar) => run_sidecar(&cli.global, sidecar, environment),
         Command::Bench(BenchCommand::Upload(args)) => run_bench(&cli.global, args, environment),
+        Command::Store(command) => run_store(&cli.global, command, environment),
     };
     ended.unwrap_or_else(|error| {
         tracing::error!(err = %ErrorChain(&error));
@@ -113,6 +116,20 @@ fn run_bench(
         commands::bench::Ended::Done => DONE,
         commands::bench::Ended::Interrupted => INTERRUPTED,
     })
+}
+
+fn run_store(
+    global: &GlobalArgs,
+    command: &StoreCommand,
+    environment: &Environment,
+) -> Result<u8, CommandError> {
+    let (_, sidecar) = cli::defaults();
+    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+        command: "store",
+        source,
+    })?;
+    commands::store::run(command, environment)?;
+    Ok(DONE)
 }
 
 /// Judges the flags as a whole, before anything is opened: wrong combinations end the start, flags

@@ -100,9 +100,6 @@ fn path(path: Option<&PathBuf>) -> String {
 
 const OPEN_HTTP: &str = "TLS and authentication of the HTTP server are not built yet, and the \
     server would be open without them";
-const OPEN_GRPC: &str = "gRPC with TLS is not built yet, and the server would be open without it";
-const NO_GRPC: &str = "there is no gRPC server yet: queriers cannot connect";
-const NO_LIMITS: &str = "there is no StoreAPI yet whose requests it could limit";
 const NO_RELOADER: &str = "the reloader is not built yet: configuration and rules are not watched";
 const NO_TRACING: &str = "tracing is not built yet: no traces are sent";
 const NO_REQUEST_LOGGING: &str = "request logging is not built yet: requests are not logged";
@@ -112,37 +109,6 @@ const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does n
 const ROWS: &[Row] = &[
     refuse("http.config", OPEN_HTTP, |_, s| {
         path(s.http.config.as_ref())
-    }),
-    refuse("grpc-server-tls-cert", OPEN_GRPC, |_, s| {
-        path(s.grpc.tls_cert.as_ref())
-    }),
-    refuse("grpc-server-tls-key", OPEN_GRPC, |_, s| {
-        path(s.grpc.tls_key.as_ref())
-    }),
-    refuse("grpc-server-tls-client-ca", OPEN_GRPC, |_, s| {
-        path(s.grpc.tls_client_ca.as_ref())
-    }),
-    refuse("grpc-server-tls-min-version", OPEN_GRPC, |_, s| {
-        format!("{:?}", s.grpc.tls_min_version)
-    }),
-    refuse("grpc-server-tls-ciphers", OPEN_GRPC, |_, s| {
-        s.grpc.tls_ciphers.join(",")
-    }),
-    refuse("grpc-server-tls-curves", OPEN_GRPC, |_, s| {
-        s.grpc.tls_curves.join(",")
-    }),
-    warn("grpc-address", NO_GRPC, |_, s| s.grpc.address.clone()),
-    warn("grpc-server-max-connection-age", NO_GRPC, |_, s| {
-        s.grpc.max_connection_age.to_string()
-    }),
-    warn("grpc-grace-period", NO_GRPC, |_, s| {
-        s.grpc.grace_period.to_string()
-    }),
-    warn("store.limits.request-series", NO_LIMITS, |_, s| {
-        s.store.request_series.to_string()
-    }),
-    warn("store.limits.request-samples", NO_LIMITS, |_, s| {
-        s.store.request_samples.to_string()
     }),
     warn("reloader.config-file", NO_RELOADER, |_, s| {
         path(s.reloader.config_file.as_ref())
@@ -200,15 +166,11 @@ mod tests {
         assert_eq!(found(&[]), Findings::default());
         let spelt = [
             "--http.config=",
-            "--grpc-address=0.0.0.0:10901",
-            "--grpc-grace-period=120s",
-            "--grpc-server-max-connection-age=1h",
+            "--reloader.retry-interval=5000ms",
             "--no-enable-auto-gomemlimit",
             "--auto-gomemlimit.ratio=0.90",
             "--tracing.config=",
             "--reloader.method=http",
-            "--grpc-server-tls-min-version=1.3",
-            "--store.limits.request-series=0x0",
         ];
         assert_eq!(found(&spelt), Findings::default());
     }
@@ -217,12 +179,7 @@ mod tests {
     #[test]
     fn each_row_finds_its_flag() {
         let other_value = |flag: &str| match flag {
-            "grpc-server-tls-min-version" => "=1.2",
-            "grpc-server-max-connection-age"
-            | "grpc-grace-period"
-            | "reloader.watch-interval"
-            | "reloader.retry-interval" => "=7s",
-            "store.limits.request-series" | "store.limits.request-samples" => "=7",
+            "reloader.watch-interval" | "reloader.retry-interval" => "=7s",
             "reloader.method" => "=signal",
             "enable-auto-gomemlimit" => "",
             "auto-gomemlimit.ratio" => "=0.5",
@@ -251,16 +208,13 @@ mod tests {
 
     #[test]
     fn what_would_be_exposed_is_refused() {
-        let refused = found(&[
-            "--http.config=web.yml",
-            "--grpc-server-tls-curves=X25519,CurveP256",
-        ]);
+        let refused = found(&["--http.config=web.yml"]);
         let flags: Vec<&str> = refused
             .refusals
             .iter()
             .map(|finding| finding.flag)
             .collect();
-        assert_eq!(flags, ["http.config", "grpc-server-tls-curves"]);
+        assert_eq!(flags, ["http.config"]);
         assert_eq!(
             refused.refusals[0].to_string(),
             "--http.config is set, but TLS and authentication of the HTTP server are not built \

@@ -5,6 +5,7 @@
 //! - global flags anywhere, a command's flags after its name, `--` ends flags;
 //! - `--x` and `--no-x` for a bool, which takes no value: `--x=true` is a flag and a stray `true`;
 //! - a flag that is no list may be given once;
+//! - a command may take words that are no flags, and need some of them;
 //! - `@path` stands for the lines of a file, without empty lines and those that begin with `#`.
 //!
 //! Laxer in one point: a separate value may begin with `-` and a digit (`--min-time -2h`).
@@ -47,6 +48,9 @@ pub enum InvalidArguments {
     /// A word after the command that belongs to nothing.
     #[error("unexpected {0}")]
     Unexpected(String),
+    /// A word that the command can't do without.
+    #[error("required argument '{0}' not provided")]
+    Missing(String),
     /// The first word is no command.
     #[error("expected command but got {0:?}")]
     UnknownCommand(String),
@@ -139,6 +143,8 @@ struct Reader<'a> {
     request: Option<Request>,
     global_words: Vec<OsString>,
     command_words: Vec<OsString>,
+    /// Words that are no flags and no commands, for a command that takes some.
+    positional_words: Vec<OsString>,
 }
 
 // === impl Reader ===
@@ -156,6 +162,7 @@ impl<'a> Reader<'a> {
             request: None,
             global_words: vec![OsString::from(root.get_name())],
             command_words: Vec::new(),
+            positional_words: Vec::new(),
         }
     }
 
@@ -175,9 +182,16 @@ impl<'a> Reader<'a> {
         if self.current.has_subcommands() && self.request.is_none() {
             return Err(InvalidArguments::NoCommand);
         }
+        if let (Some(missing), None) = (self.missing_argument(), self.request) {
+            return Err(InvalidArguments::Missing(missing));
+        }
         let mut words = self.global_words;
         words.extend(self.commands.iter().map(OsString::from));
         words.extend(self.command_words);
+        if !self.positional_words.is_empty() {
+            words.push(OsString::from("--"));
+            words.extend(self.positional_words);
+        }
         Ok(Normalized {
             commands: self.commands,
             request: self.request,
@@ -209,7 +223,12 @@ impl<'a> Reader<'a> {
 
     fn argument(&mut self, word: &OsStr) -> Result<(), InvalidArguments> {
         if !self.current.has_subcommands() {
-            return Err(InvalidArguments::Unexpected(shown(word)));
+            let taken = self.current.get_positionals().count();
+            if self.positional_words.len() >= taken {
+                return Err(InvalidArguments::Unexpected(shown(word)));
+            }
+            self.positional_words.push(word.to_owned());
+            return Ok(());
         }
         if word == "help" && self.request.is_none() {
             self.request = Some(Request::Help);
@@ -226,6 +245,17 @@ impl<'a> Reader<'a> {
         let of_command = command.get_arguments().filter(|arg| !arg.is_global_set());
         self.flags.extend(of_command.filter_map(Flag::of));
         Ok(())
+    }
+
+    /// The first word that the command needs and was not given, by the name that the help has.
+    fn missing_argument(&self) -> Option<String> {
+        let mut not_given = self
+            .current
+            .get_positionals()
+            .skip(self.positional_words.len());
+        let needed = not_given.find(|arg| arg.is_required_set())?;
+        let names = needed.get_value_names().into_iter().flatten();
+        Some(names.map(|name| name.as_str()).collect())
     }
 
     fn short_flag(&mut self, word: &OsStr) -> Result<(), InvalidArguments> {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::app::logging::{LogFormat, LogLevel};
 use crate::disk::EngineRequest;
+use crate::net::TlsVersion;
 use crate::objstore::PayloadSigning;
 
 /// The value is none of the flag's list.
@@ -21,19 +22,6 @@ pub enum HashFunc {
     None,
     /// SHA-256.
     Sha256,
-}
-
-/// `--grpc-server-tls-min-version`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.0.
-    Tls10,
-    /// TLS 1.1.
-    Tls11,
-    /// TLS 1.2.
-    Tls12,
-    /// TLS 1.3.
-    Tls13,
 }
 
 /// `--reloader.method`: how Prometheus is told to reload.

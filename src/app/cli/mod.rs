@@ -12,6 +12,7 @@ mod choice;
 mod help;
 mod number;
 mod sidecar;
+mod store;
 mod text;
 mod url;
 
@@ -32,11 +33,12 @@ pub use bench::{
     RunArgs, SweepAxes, UploadBenchArgs,
 };
 pub use byte_size::{ByteSize, InvalidByteSize};
-pub use choice::{HashFunc, InvalidChoice, ReloadMethod, TlsVersion};
+pub use choice::{HashFunc, InvalidChoice, ReloadMethod};
 pub use sidecar::{
     GrpcArgs, HttpArgs, IoArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs, RequestLoggingArgs,
     S3Args, ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
 };
+pub use store::{StoreCommand, StoreOutput, StoreTarget, StoreTimes};
 pub use text::{InlineYaml, OptionalPath};
 pub use url::{InvalidUrl, PrometheusUrl};
 
@@ -62,6 +64,9 @@ pub enum Command {
     /// Measures what this machine and a bucket can do.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Asks a StoreAPI server, of whatever component, what it has.
+    #[command(subcommand)]
+    Store(Box<StoreCommand>),
 }
 
 /// Flags that may stand before or after the command (contract `cli.md` §2).

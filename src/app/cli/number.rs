@@ -24,10 +24,18 @@ pub(super) enum InvalidNumber {
 /// A number of buffers: fewer than 4 let an upload wait for itself, and more than 4 GiB of them is
 /// a slip of the pen.
 pub(super) fn parse_buffers(text: &str) -> Result<usize, InvalidNumber> {
-    let (min, max) = (4, 4096);
+    parse_within(text, 4, 4096)
+}
+
+/// A number of calls: none at all would answer nobody, and more than a thousand are no limit.
+pub(super) fn parse_concurrency(text: &str) -> Result<usize, InvalidNumber> {
+    parse_within(text, 1, 1000)
+}
+
+fn parse_within(text: &str, min: u64, max: u64) -> Result<usize, InvalidNumber> {
     let value = parse_uint(text)?;
-    let buffers = usize::try_from(value).ok();
-    buffers
+    let number = usize::try_from(value).ok();
+    number
         .filter(|_| (min..=max).contains(&value))
         .ok_or(InvalidNumber::OutOfBounds { value, min, max })
 }

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::byte_size::ByteSize;
-use super::choice::{HashFunc, ReloadMethod, TlsVersion};
+use super::choice::{HashFunc, ReloadMethod};
 use super::number;
 use super::text::{InlineYaml, OptionalPath, optional_path};
 use super::url::PrometheusUrl;
 use crate::disk::EngineRequest;
 use crate::model::{GoDuration, PromDuration, TimeOrDuration};
+use crate::net::TlsVersion;
 use crate::objstore::PayloadSigning;
 
 /// Everything that follows `sidecar`.
@@ -466,6 +467,24 @@ pub struct StoreArgs {
         value_name = "COUNT", default_value = "0", value_parser = number::parse_uint
     )]
     pub request_samples: u64,
+
+    /// Memory for Series answers that have to be sorted, over all requests. Only few have to:
+    /// those where series have labels of their own that external or replica labels have.
+    #[arg(
+        id = "store.sort-buffer",
+        long = "store.sort-buffer",
+        value_name = "SIZE",
+        default_value = "256MiB"
+    )]
+    pub sort_buffer: ByteSize,
+
+    /// Series requests that are answered at once, from 1 to 1000; more wait. Prometheus by itself
+    /// reads for 10 at a time (`--storage.remote.read-concurrent-limit`).
+    #[arg(
+        id = "store.max-concurrent-series", long = "store.max-concurrent-series",
+        value_name = "COUNT", default_value = "50", value_parser = number::parse_concurrency
+    )]
+    pub max_concurrent_series: usize,
 }
 
 /// Flags of request logging.

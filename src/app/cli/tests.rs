@@ -5,6 +5,7 @@ mod bench;
 mod errors;
 mod flag_list;
 mod operator;
+mod store;
 
 use std::path::PathBuf;
 

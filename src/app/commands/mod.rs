@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod sidecar;
+pub mod store;
 
 /// A command ended with an error: exit code 1. The messages are the reference's.
 #[derive(Debug, thiserror::Error)]

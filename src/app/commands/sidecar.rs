@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use grpc::GrpcPart;
+
 use super::CommandError;
 use crate::api::{BuildInfo, Endpoints, ProcessCollector};
 use crate::app::Environment;
@@ -25,6 +27,8 @@ use crate::prometheus::{
     PeerWatch, await_labels,
 };
 use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
+
+mod grpc;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
 const WORKERS_MAX: usize = 2;
@@ -78,6 +82,7 @@ struct Parts {
     heartbeat: Heartbeat,
     peer: PeerWatch,
     shipper: Option<(ShipperConfig, Dependencies)>,
+    grpc: GrpcPart,
     ready_timeout: Duration,
     grace: Duration,
 }
@@ -120,7 +125,13 @@ async fn build(
             .is_some()
             .then(|| expectations(sidecar, current_dir)),
     };
-    let (heartbeat, peer) = Heartbeat::new(heartbeat_config, client, probe.clone(), peer_metrics);
+    let (heartbeat, peer) = Heartbeat::new(
+        heartbeat_config,
+        client.clone(),
+        probe.clone(),
+        peer_metrics,
+    );
+    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?;
     let shipper = match bucket_config {
         Some(config) => Some(shipper(
             sidecar,
@@ -142,6 +153,7 @@ async fn build(
         heartbeat,
         peer,
         shipper,
+        grpc,
         ready_timeout: sidecar.prometheus.ready_timeout.to_std_or_zero(),
         grace: sidecar.http.grace_period.to_std(),
     })
@@ -332,6 +344,7 @@ impl Parts {
             heartbeat,
             peer,
             shipper,
+            grpc,
             ready_timeout,
             grace,
         } = self;
@@ -353,13 +366,22 @@ impl Parts {
         });
         let drain = supervisor.drain();
         supervisor.spawn("heartbeat", heartbeat.run(drain));
+        let drain = supervisor.drain();
+        let grpc_grace = grpc.grace();
+        supervisor.spawn("gRPC server", grpc.run(drain));
         if let Some(shipper) = shipper {
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
-        let ended = supervisor.run(grace).await;
-        probe.not_ready(&"shutting down");
-        probe.not_healthy(&"shutting down");
+        // At once, so that nobody is sent here while calls under way are finished.
+        let (drain, ending) = (supervisor.drain(), probe.clone());
+        let told = tokio::spawn(async move {
+            drain.started().await;
+            ending.not_ready(&"shutting down");
+            ending.not_healthy(&"shutting down");
+        });
+        let ended = supervisor.run(grace.max(grpc_grace)).await;
+        told.await?;
         Ok(ended?)
     }
 }

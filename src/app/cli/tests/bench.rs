@@ -8,7 +8,7 @@ fn upload(flags: &[&str]) -> UploadBenchArgs {
     match run(&words.collect::<Vec<_>>()) {
         Ok(Invocation::Run(cli)) => match cli.command {
             Command::Bench(BenchCommand::Upload(args)) => *args,
-            Command::Sidecar(_) => panic!("{flags:?} lead to the sidecar"),
+            other => panic!("{flags:?} lead to {other:?}"),
         },
         other => panic!("{flags:?}: {other:?}"),
     }

@@ -1,0 +1,131 @@
+//! The gRPC server of the sidecar: built from the flags, open once Prometheus' labels are known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::api::{GrpcDependencies, GrpcServices, THANOS_METHODS};
+use crate::app::Environment;
+use crate::app::cli::{GrpcArgs, SidecarArgs, StoreArgs};
+use crate::lifecycle::{Drain, Probe};
+use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig};
+use crate::net::{ServerTls, TlsServer};
+use crate::prometheus::{Client, PeerState, PeerWatch};
+use crate::store::{self, RequestLimits, Store};
+
+/// The gRPC server and what it serves, not yet listening.
+pub(super) struct GrpcPart {
+    address: String,
+    config: GrpcServerConfig,
+    metrics: GrpcMetrics,
+    services: GrpcServices,
+    state: watch::Receiver<PeerState>,
+    grace: Duration,
+}
+
+impl GrpcPart {
+    /// Reads the TLS files and puts the services together.
+    ///
+    /// # Errors
+    /// Where TLS can't be set up as the flags want it.
+    pub(super) fn build(
+        sidecar: &SidecarArgs,
+        environment: &Environment,
+        client: Client,
+        peer: &PeerWatch,
+        probe: &Probe,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Self> {
+        let GrpcArgs {
+            address,
+            max_connection_age,
+            grace_period,
+            ..
+        } = &sidecar.grpc;
+        let store =
+            Store::over_prometheus(store_config(&sidecar.store), client.clone(), peer, registry);
+        let jitter_seed = u64::try_from(environment.clock.now_ns()).unwrap_or_default();
+        Ok(Self {
+            address: address.clone(),
+            config: GrpcServerConfig {
+                tls: tls(&sidecar.grpc).context("setup gRPC server")?,
+                max_connection_age: max_connection_age.to_std_or_zero(),
+                jitter_seed,
+            },
+            metrics: GrpcMetrics::register(registry, THANOS_METHODS),
+            services: GrpcServices::new(GrpcDependencies {
+                probe: probe.clone(),
+                peer: peer.clone(),
+                client,
+                status_timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
+                store,
+            }),
+            state: peer.state.clone(),
+            grace: grace_period.to_std_or_zero(),
+        })
+    }
+
+    /// How long calls under way may go on at the end.
+    pub(super) fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Listens once labels were loaded, so that no querier sees a store without its labels; serves
+    /// until the drain.
+    ///
+    /// # Errors
+    /// Where the address can't be listened on.
+    pub(super) async fn run(mut self, drain: Drain) -> anyhow::Result<()> {
+        let loaded = async {
+            let is_loaded = self.state.wait_for(|state| state.loaded).await.is_ok();
+            // The heartbeat ends only when all does.
+            if !is_loaded {
+                std::future::pending::<()>().await;
+            }
+        };
+        if drain.unless_started(loaded).await.is_none() {
+            return Ok(());
+        }
+        let has_tls = self.config.tls.is_some();
+        let server = GrpcServer::bind(&self.address, self.config, self.metrics).await?;
+        tracing::info!(
+            component = "grpc", address = %server.local_addr(), tls = has_tls,
+            "listening for serving gRPC"
+        );
+        server
+            .serve(Arc::new(self.services), drain, self.grace)
+            .await;
+        Ok(())
+    }
+}
+
+fn store_config(args: &StoreArgs) -> store::Config {
+    let limit = |value: u64| (value > 0).then_some(value);
+    store::Config {
+        sort_buffer_bytes: args.sort_buffer.bytes(),
+        max_concurrent_series: args.max_concurrent_series,
+        limits: RequestLimits {
+            series: limit(args.request_series),
+            samples: limit(args.request_samples),
+        },
+    }
+}
+
+fn tls(args: &GrpcArgs) -> anyhow::Result<Option<TlsServer>> {
+    let asked = ServerTls {
+        cert: args.tls_cert.clone(),
+        key: args.tls_key.clone(),
+        client_ca: args.tls_client_ca.clone(),
+        min_version: args.tls_min_version,
+        ciphers: args.tls_ciphers.clone(),
+        curves: args.tls_curves.clone(),
+    };
+    let built = asked.build()?;
+    for warning in built.iter().flat_map(|tls| tls.warnings()) {
+        tracing::warn!(component = "grpc", "{warning}");
+    }
+    Ok(built)
+}
