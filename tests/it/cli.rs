@@ -3,18 +3,18 @@
 use std::process::{Command, Output};
 
 /// Runs the binary with nothing of our environment but what a test sets.
-fn outrigger(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn outrigger(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
     command.args(arguments).env_clear();
     command.envs(variables.iter().copied());
     command.output().expect("the binary runs")
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text on stdout")
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text on stderr")
 }
 
@@ -100,7 +100,7 @@ fn what_cannot_be_started_ends_with_1_and_says_why() {
         (&["--http.config=web.yml"], "--http.config is set, but TLS"),
         (
             &["--grpc-server-tls-cert=c", "--grpc-server-tls-key=k"],
-            "--grpc-server-tls-cert is set, but gRPC with TLS is not built yet",
+            "setup gRPC server: reading c: No such file",
         ),
         (
             &["--objstore.config=a", "--objstore.config-file=b"],
@@ -145,7 +145,7 @@ const ENDS_EARLY: &str = "--objstore.config=$(OUTRIGGER_TEST_UNSET)";
 fn an_ignored_flag_gives_one_warning() {
     let flags = [
         "sidecar",
-        "--grpc-address=:10901",
+        "--reloader.config-file=c",
         "--tracing.config=type: OTLP",
         ENDS_EARLY,
     ];
@@ -155,7 +155,7 @@ fn an_ignored_flag_gives_one_warning() {
         .filter(|line| line.contains("level=warn"))
         .collect();
     assert_eq!(warnings.len(), 2, "{text}");
-    assert!(warnings[0].contains("flag=grpc-address"), "{text}");
+    assert!(warnings[0].contains("flag=reloader.config-file"), "{text}");
     assert!(warnings[1].contains("flag=tracing.config"), "{text}");
 }
 
@@ -165,7 +165,7 @@ fn the_log_has_the_form_and_level_that_were_asked_for() {
         "sidecar",
         "--log.format=json",
         "--debug.name=me",
-        "--grpc-address=:1",
+        "--tracing.config=type: OTLP",
         ENDS_EARLY,
     ];
     for line in stderr(&outrigger(&json, &[])).lines() {
@@ -179,7 +179,7 @@ fn the_log_has_the_form_and_level_that_were_asked_for() {
     let hushed = [
         "sidecar",
         "--log.level=error",
-        "--grpc-address=:1",
+        "--tracing.config=type: OTLP",
         ENDS_EARLY,
     ];
     let text = stderr(&outrigger(&hushed, &[]));

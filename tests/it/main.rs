@@ -13,10 +13,13 @@
 mod bad_input;
 mod bench;
 mod cli;
+mod grpc;
 mod ledger;
 mod metrics;
+mod remote_read;
 mod s3;
 mod shipping;
 mod shutdown;
 mod startup;
+mod store;
 mod support;

@@ -18,14 +18,23 @@ const SCRAPE_S: i64 = 60;
 /// starting at `start_s`, and returns their directories, oldest first. They are made elsewhere and
 /// renamed into `data`, as Prometheus does.
 pub(crate) fn backfill(data: &Path, start_s: i64, blocks: i64, series: u32) -> Vec<PathBuf> {
+    let text = exposition(start_s, start_s + blocks * BLOCK_S, series);
+    let found = backfill_text(data, &text);
+    assert_eq!(
+        i64::try_from(found.len()).unwrap(),
+        blocks,
+        "promtool cut other blocks"
+    );
+    found
+}
+
+/// Writes what an exposition in the OpenMetrics format says as blocks, and returns their
+/// directories, oldest first.
+pub(crate) fn backfill_text(data: &Path, exposition: &str) -> Vec<PathBuf> {
     fs::create_dir_all(data).unwrap();
     let scratch = tempfile::tempdir_in(data.parent().unwrap()).unwrap();
     let text = scratch.path().join("backfill.om");
-    fs::write(
-        &text,
-        exposition(start_s, start_s + blocks * BLOCK_S, series),
-    )
-    .unwrap();
+    fs::write(&text, exposition).unwrap();
     let made = scratch.path().join("blocks");
     let (text, made) = (text.to_str().unwrap(), made.to_str().unwrap());
     promtool(&["tsdb", "create-blocks-from", "openmetrics", text, made]);
@@ -36,11 +45,6 @@ pub(crate) fn backfill(data: &Path, start_s: i64, blocks: i64, series: u32) -> V
         found.push((meta(&target)["minTime"].as_i64().unwrap(), target));
     }
     found.sort();
-    assert_eq!(
-        i64::try_from(found.len()).unwrap(),
-        blocks,
-        "promtool cut other blocks"
-    );
     found.into_iter().map(|(_, block)| block).collect()
 }
 

@@ -1,10 +1,13 @@
-//! A port that stands for a Prometheus which is down, replaying its WAL, stuck, or there.
+//! A port that stands for a Prometheus which is down, replaying its WAL, stuck, or there; and one
+//! whose remote reads never end.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use super::reads::write_endless;
 
 /// What happens to a connection, decided when it is made.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +22,17 @@ pub(crate) enum GateState {
     Open(SocketAddr),
 }
 
+/// What happens to remote reads through an open gate, decided when they are asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Reads {
+    /// Handed on like everything else.
+    HandedOn,
+    /// Never answered.
+    Held,
+    /// Answered with series without end.
+    Endless,
+}
+
 /// The port and its state; closed when dropped.
 pub(crate) struct Gate {
     address: SocketAddr,
@@ -27,6 +41,12 @@ pub(crate) struct Gate {
 
 struct Shared {
     state: Mutex<GateState>,
+    reads: Mutex<Reads>,
+    /// Remote reads that were not handed on and whose connection is still there.
+    open_reads: AtomicUsize,
+    endless_bytes: AtomicU64,
+    /// Their connections, and those of earlier ones.
+    reading: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
     is_closing: AtomicBool,
     /// Connections that nobody answers are held here, since dropping them would be an answer.
@@ -39,6 +59,10 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
+            reads: Mutex::new(Reads::HandedOn),
+            open_reads: AtomicUsize::new(0),
+            endless_bytes: AtomicU64::new(0),
+            reading: Mutex::new(Vec::new()),
             connections: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             stuck: Mutex::new(Vec::new()),
@@ -53,7 +77,7 @@ impl Gate {
                 let Ok(stream) = stream else { continue };
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let state = *accepting.state.lock().unwrap();
-                accepting.handle(stream, state);
+                Shared::handle(&accepting, stream, state);
             }
         });
         Self { address, shared }
@@ -65,6 +89,28 @@ impl Gate {
 
     pub(crate) fn set(&self, state: GateState) {
         *self.shared.state.lock().unwrap() = state;
+    }
+
+    pub(crate) fn set_reads(&self, reads: Reads) {
+        *self.shared.reads.lock().unwrap() = reads;
+    }
+
+    /// Held or endless reads under way: those whose connection outrigger has not closed.
+    pub(crate) fn open_reads(&self) -> usize {
+        self.shared.open_reads.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of endless reads that were taken so far.
+    pub(crate) fn endless_bytes(&self) -> u64 {
+        self.shared.endless_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Closes the connections of held and endless reads.
+    pub(crate) fn break_reads(&self) {
+        for stream in self.shared.reading.lock().unwrap().drain(..) {
+            // It may be gone already.
+            drop(stream.shutdown(Shutdown::Both));
+        }
     }
 
     /// How many connections were made so far.
@@ -82,15 +128,16 @@ impl Drop for Gate {
 }
 
 impl Shared {
-    fn handle(&self, stream: TcpStream, state: GateState) {
+    fn handle(this: &Arc<Self>, stream: TcpStream, state: GateState) {
         match state {
             GateState::Down => drop(stream),
-            GateState::Stuck => self.stuck.lock().unwrap().push(stream),
+            GateState::Stuck => this.stuck.lock().unwrap().push(stream),
             GateState::Replaying => {
                 thread::spawn(move || refuse_request(stream));
             }
             GateState::Open(upstream) => {
-                thread::spawn(move || hand_on(stream, upstream));
+                let shared = Arc::clone(this);
+                thread::spawn(move || hand_on(stream, upstream, &shared));
             }
         }
     }
@@ -114,14 +161,40 @@ fn refuse_request(mut stream: TcpStream) {
     }
 }
 
-fn hand_on(client: TcpStream, upstream: SocketAddr) {
+fn hand_on(client: TcpStream, upstream: SocketAddr, shared: &Shared) {
     let Ok(server) = TcpStream::connect(upstream) else {
         return;
     };
-    let (client_read, server_write) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    let up = thread::spawn(move || pump(client_read, server_write));
-    pump(server, client);
-    up.join().unwrap();
+    let (client_write, server_read) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let down = thread::spawn(move || pump(server_read, client_write));
+    pump_requests(client, server, shared);
+    down.join().unwrap();
+}
+
+/// As [`pump`], but a remote read may be kept from the server. Requests are small and written
+/// whole, so one begins where a read does.
+fn pump_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = client.read(&mut bytes) {
+        let reads = *shared.reads.lock().unwrap();
+        if reads != Reads::HandedOn && bytes[..count].starts_with(b"POST /api/v1/read ") {
+            let reading = client.try_clone().unwrap();
+            shared.reading.lock().unwrap().push(reading);
+            shared.open_reads.fetch_add(1, Ordering::SeqCst);
+            if reads == Reads::Endless {
+                drop(write_endless(&client, &shared.endless_bytes));
+            }
+            // Until it is closed, whatever else comes.
+            while let Ok(1..) = client.read(&mut bytes) {}
+            shared.open_reads.fetch_sub(1, Ordering::SeqCst);
+            break;
+        }
+        if server.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    // Either side may be gone already.
+    drop(server.shutdown(Shutdown::Write));
 }
 
 /// Copies until either side is gone, then tells the other.

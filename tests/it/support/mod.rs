@@ -3,26 +3,35 @@
 
 mod block;
 mod bucket;
+mod ca;
 mod gate;
+mod grpc;
 mod http;
 mod outrigger;
 mod process;
 mod prometheus;
+mod reads;
+mod remote_proxy;
 mod s3;
 mod site;
+mod store_client;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-pub(crate) use block::{BACKFILL_START_S, backfill, copy_block, edit_meta};
+pub(crate) use block::{BACKFILL_START_S, backfill, backfill_text, copy_block, edit_meta};
 pub(crate) use bucket::{Bucket, assert_whole, ledger_text, ledger_ulids, ulid_directories};
-pub(crate) use gate::{Gate, GateState};
+pub(crate) use ca::{Ca, replace};
+pub(crate) use gate::{Gate, GateState, Reads};
+pub(crate) use grpc::{StoreApi, all_series, messages};
 pub(crate) use http::get;
 pub(crate) use outrigger::{Outrigger, arguments_with_bucket, run_to_end, sidecar_arguments};
 pub(crate) use process::Process;
 pub(crate) use prometheus::{Prometheus, PrometheusSetup, promtool};
+pub(crate) use remote_proxy::{Harm, RemoteProxy};
 pub(crate) use s3::{ACCESS_KEY, FailingS3, HOST, MotoS3, SECRET_KEY, SignedS3, objstore_yaml};
 pub(crate) use site::{LABELS, Site};
+pub(crate) use store_client::{StoreClient, matcher, pairs};
 
 /// How long anything may take before the test counts as broken. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);

@@ -99,6 +99,29 @@ impl Outrigger {
         self.address
     }
 
+    /// Where it serves gRPC, once it does.
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        let line = self.process.wait_for_line("its gRPC address", |line| {
+            line.contains("listening for serving gRPC")
+        });
+        logfmt_value(&line, "address").unwrap().parse().unwrap()
+    }
+
+    /// What `/proc` tells of the process: a line of `status`, such as `VmRSS`, in its unit.
+    pub(crate) fn proc_status(&self, key: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        let value = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+        value.unwrap().parse().unwrap()
+    }
+
+    /// How many files and sockets it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process.id());
+        std::fs::read_dir(path).unwrap().count()
+    }
+
     /// The value of the series that is written exactly so (name, and labels if any) at `/metrics`.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let (status, body) = get(self.address, "/metrics").unwrap();

@@ -17,6 +17,13 @@ pub(crate) struct PrometheusSetup {
     pub(crate) external_labels: Vec<(&'static str, &'static str)>,
     /// Whether it scrapes itself, four times a second.
     pub(crate) scrapes_itself: bool,
+    /// Whether native histograms are kept, where a version has the key for it; before, a feature
+    /// flag did the same.
+    pub(crate) scrapes_histograms: bool,
+    /// Further targets, of the job `extra`.
+    pub(crate) targets: Vec<SocketAddr>,
+    /// The text of a file with rules; none where empty.
+    pub(crate) rules: &'static str,
     pub(crate) min_block_duration: &'static str,
     pub(crate) max_block_duration: &'static str,
     pub(crate) flags: Vec<String>,
@@ -28,6 +35,9 @@ impl Default for PrometheusSetup {
         Self {
             external_labels: vec![("cluster", "eu-1"), ("replica", "0")],
             scrapes_itself: false,
+            scrapes_histograms: false,
+            targets: Vec::new(),
+            rules: "",
             min_block_duration: "2h",
             max_block_duration: "2h",
             flags: Vec::new(),
@@ -48,18 +58,39 @@ impl PrometheusSetup {
 
     fn config(&self, address: Option<SocketAddr>) -> String {
         let mut text = "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\n".to_owned();
+        // The flag is of the versions that have the key.
+        if self.scrapes_histograms && Prometheus::has_flag("storage.tsdb.delay-compact-file.path") {
+            text.push_str("  scrape_native_histograms: true\n");
+        }
         if !self.external_labels.is_empty() {
             text.push_str("  external_labels:\n");
         }
         for (name, value) in &self.external_labels {
             text.push_str(&format!("    {name}: \"{value}\"\n"));
         }
-        if let Some(address) = address.filter(|_| self.scrapes_itself) {
-            text.push_str("scrape_configs:\n  - job_name: prometheus\n    static_configs:\n");
-            text.push_str(&format!("      - targets: [\"{address}\"]\n"));
+        if !self.rules.is_empty() {
+            text.push_str(&format!("rule_files:\n  - {RULES_FILE}\n"));
+        }
+        text.push_str("scrape_configs:\n");
+        if self.scrapes_itself {
+            text.push_str(&scrape_config("prometheus", address));
+        }
+        for &target in &self.targets {
+            text.push_str(&scrape_config("extra", Some(target)));
         }
         text
     }
+}
+
+/// Beside the configuration, which names it.
+const RULES_FILE: &str = "rules.yml";
+
+/// A job of one target, or of none yet.
+fn scrape_config(job: &str, target: Option<SocketAddr>) -> String {
+    let target = target
+        .map(|target| format!("\"{target}\""))
+        .unwrap_or_default();
+    format!("  - job_name: {job}\n    static_configs:\n      - targets: [{target}]\n")
 }
 
 /// A running Prometheus; it ends with its test.
@@ -74,6 +105,7 @@ impl Prometheus {
     pub(crate) fn start(data: &Path, setup: &PrometheusSetup) -> Self {
         let config = data.with_extension("prometheus.yml");
         fs::write(&config, setup.config(None)).unwrap();
+        fs::write(config.with_file_name(RULES_FILE), setup.rules).unwrap();
         let mut command = Command::new(&programs().prometheus);
         command
             .arg(format!("--config.file={}", config.display()))
@@ -109,6 +141,15 @@ impl Prometheus {
 
     /// Loads the configuration that `setup` means, and waits until it is in force.
     pub(crate) fn reload(&self, setup: &PrometheusSetup) {
+        self.load(&setup.config(Some(self.address)));
+    }
+
+    /// Takes away what it scrapes and keeps the job, so that the series get stale markers.
+    pub(crate) fn stop_scraping(&self, setup: &PrometheusSetup) {
+        self.load(&setup.config(None));
+    }
+
+    fn load(&self, config: &str) {
         let loads = || {
             self.process
                 .log()
@@ -116,7 +157,7 @@ impl Prometheus {
                 .count()
         };
         let before = loads();
-        fs::write(&self.config, setup.config(Some(self.address))).unwrap();
+        fs::write(&self.config, config).unwrap();
         self.process.signal(Signal::HUP);
         eventually("Prometheus has reloaded", || {
             (loads() > before).then_some(())
