@@ -1,8 +1,9 @@
 //! `make perf`: measures the sidecar binary from outside, as a process of its own.
 //!
-//! Four questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
+//! Five questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
 //! plain `sendfile` ([`s3`]) and to a directory beside a plain copy ([`ship`]), how soon
-//! a new block is in the bucket ([`latency`]), and what start and idling cost ([`start`]). Nothing
+//! a new block is in the bucket ([`latency`]), what answering queriers costs ([`store`]), and what
+//! start and idling cost ([`start`]). Nothing
 //! is asserted about figures; a run that did not do what it claims to have measured is an error.
 //! `perf/RESULTS.md` says how to read and repeat it.
 //!
@@ -28,6 +29,7 @@ mod settings;
 mod ship;
 mod sidecar;
 mod start;
+mod store;
 mod usage;
 
 use std::ffi::OsString;
@@ -160,12 +162,21 @@ fn run(bench: &Bench) -> anyhow::Result<()> {
         .wants("latency")
         .then(|| latency::measure(bench).context("measure latency"))
         .transpose()?;
+    let store = match settings.wants("store series") {
+        true => store::measure(bench).context("measure StoreAPI")?,
+        false => Vec::new(),
+    };
+    if !store.is_empty() && settings.only.iter().any(|word| word == "store") {
+        report::print_store(&head, &store);
+        return Ok(());
+    }
     let load = Load::write(bench)?;
     let s3 = s3::measure(bench, &load).context("measure shipping to S3")?;
     let shipping = ship::measure(bench, &load).context("measure shipping")?;
     report::print(&Report {
         head: &head,
         load: &load,
+        store: &store,
         s3: &s3,
         shipping: &shipping,
         latency: latency.as_ref(),

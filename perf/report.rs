@@ -7,6 +7,7 @@ use crate::latency::Latency;
 use crate::s3::{Cell, Checks, S3Run, Scheme, Sender};
 use crate::ship::{Cache, Carrier, Figures, Run};
 use crate::start::Start;
+use crate::store::{Answerer, StoreRun};
 
 const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -16,6 +17,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 pub(crate) struct Report<'a> {
     pub(crate) head: &'a str,
     pub(crate) load: &'a Load,
+    pub(crate) store: &'a [StoreRun],
     pub(crate) s3: &'a [S3Run],
     pub(crate) shipping: &'a [Run],
     pub(crate) latency: Option<&'a Latency>,
@@ -70,6 +72,9 @@ const COLUMNS: [Column; 6] = [
 pub(crate) fn print(report: &Report<'_>) {
     println!("{}\n\n{}", report.head, load_line(report.load));
     let gib = report.load.size_bytes() as f64 / GIB;
+    if !report.store.is_empty() {
+        println!("\n{}", store_table(report.store));
+    }
     if !report.s3.is_empty() {
         println!("\n{}", s3_table(report.s3, gib));
     }
@@ -82,6 +87,62 @@ pub(crate) fn print(report: &Report<'_>) {
     if let Some(start) = report.start {
         println!("\n{}", start_table(start));
     }
+}
+
+/// The tables of a run that was about nothing but StoreAPI.
+#[expect(
+    clippy::print_stdout,
+    reason = "the tables are what the program is for"
+)]
+pub(crate) fn print_store(head: &str, runs: &[StoreRun]) {
+    println!("{head}\n\n{}", store_table(runs));
+}
+
+/// A row for each question and who answered it: medians over the rounds.
+fn store_table(runs: &[StoreRun]) -> String {
+    let mut text = "### Series over StoreAPI, in batches of 64\n\n| series | asked of | CPU s | \
+                    Prometheus' CPU s | first message ms | total ms | peak RSS MiB | idle RSS MiB \
+                    | messages MB |\n|---|---|---|---|---|---|---|---|---|"
+        .to_owned();
+    let mut asked: Vec<u64> = runs.iter().map(|run| run.series_asked).collect();
+    asked.dedup();
+    for series in asked {
+        for cell in crate::store::cells(true) {
+            let of: Vec<&StoreRun> = runs
+                .iter()
+                .filter(|run| run.cell == cell && run.series_asked == series)
+                .collect();
+            let Some(one) = of.first() else { continue };
+            let middle = |value: fn(&StoreRun) -> f64| {
+                let mut values: Vec<f64> = of.iter().map(|run| value(run)).collect();
+                values.sort_by(f64::total_cmp);
+                values.get(values.len() / 2).copied().unwrap_or_default()
+            };
+            let who = match cell.answerer {
+                Answerer::Outrigger => "outrigger",
+                Answerer::Incumbent => "incumbent",
+                Answerer::Upstream => "Prometheus alone",
+            };
+            let what = if cell.skip_chunks {
+                ", labels only"
+            } else {
+                ""
+            };
+            text.push_str(&format!(
+                "\n| {series}, {} chunks | {who}{what} | {:.2} | {:.2} | {:.0} | {:.0} | {:.1} | \
+                 {:.1} | {:.0} |",
+                one.chunks,
+                middle(|run| run.cpu_ms as f64 / 1000.0),
+                middle(|run| run.prometheus_cpu_ms as f64 / 1000.0),
+                middle(|run| run.first.as_secs_f64() * 1000.0),
+                middle(|run| run.total.as_secs_f64() * 1000.0),
+                middle(|run| run.rss_peak_bytes as f64 / MIB),
+                middle(|run| run.idle_rss_bytes as f64 / MIB),
+                middle(|run| run.bytes as f64 / 1e6),
+            ));
+        }
+    }
+    text
 }
 
 fn load_line(load: &Load) -> String {

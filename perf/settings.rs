@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub(crate) chunk_bytes: u64,
     /// How often each variant runs, interleaved (`PERF_ROUNDS`, 3).
     pub(crate) rounds: u32,
+    /// Series of the blocks that StoreAPI is asked for (`PERF_STORE_SERIES`, 115000).
+    pub(crate) store_series: Vec<u64>,
     /// How long it is watched idling (`PERF_IDLE_S`, 40: one heartbeat and one pass are in it).
     pub(crate) idle: Duration,
     /// Where the scratch directory is made (`PERF_DIR`, `target/perf`).
@@ -45,6 +47,9 @@ impl Settings {
         Ok(Self {
             chunk_bytes,
             rounds,
+            store_series: series(
+                &std::env::var("PERF_STORE_SERIES").unwrap_or_else(|_| "115000".to_owned()),
+            )?,
             idle: Duration::from_secs(number("PERF_IDLE_S", 40)?),
             directory: std::env::var_os("PERF_DIR")
                 .map_or_else(|| PathBuf::from("target/perf"), PathBuf::from),
@@ -61,6 +66,11 @@ impl Settings {
         let name = words(name);
         self.only.iter().all(|word| name.contains(word))
     }
+}
+
+fn series(text: &str) -> anyhow::Result<Vec<u64>> {
+    let counts: Result<Vec<u64>, _> = words(text).iter().map(|word| word.parse()).collect();
+    counts.with_context(|| format!("PERF_STORE_SERIES={text} are no numbers"))
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -90,6 +100,7 @@ mod tests {
         let settings = |only| Settings {
             chunk_bytes: 1,
             rounds: 1,
+            store_series: Vec::new(),
             idle: Duration::ZERO,
             directory: PathBuf::new(),
             only: words(only),

@@ -161,15 +161,25 @@ impl Launch {
 impl<'a> Sidecar<'a> {
     /// Starts it, whoever it is.
     pub(crate) fn spawn(bench: &'a Bench, site: &Site, launch: &Launch) -> anyhow::Result<Self> {
+        Self::spawn_with_grpc(bench, site, launch, 0)
+    }
+
+    /// As [`Self::spawn`], with gRPC on this port.
+    pub(crate) fn spawn_with_grpc(
+        bench: &'a Bench,
+        site: &Site,
+        launch: &Launch,
+        grpc_port: u16,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(&launch.program);
         command
             .args([
                 "sidecar",
                 "--http-address=127.0.0.1:0",
-                "--grpc-address=127.0.0.1:0",
                 "--http-grace-period=5s",
                 "--grpc-grace-period=5s",
             ])
+            .arg(format!("--grpc-address=127.0.0.1:{grpc_port}"))
             .arg(format!("--prometheus.url=http://{}", launch.peer))
             .arg(format!("--tsdb.path={}", site.data.display()))
             .arg(format!("--objstore.config={}", launch.objstore))
