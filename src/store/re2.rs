@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use class::{ClassReader, PerlClass};
 
 /// A pattern's greatest length. Dashboards send lists of thousands of names.
-pub(super) const PATTERN_BYTES_MAX: usize = 256 << 10;
+pub(super) const PATTERN_BYTES_MAX: usize = 768 << 10;
 /// Go's limits: how often an expression may be repeated, and how deep it may nest.
 const REPEAT_MAX: u32 = 1000;
 const HEIGHT_MAX: u32 = 1000;

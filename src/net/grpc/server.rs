@@ -138,25 +138,26 @@ async fn serve_stream<S: Service>(
         tracing::debug!(%peer, err = %error, "connection closed before it was served");
         return;
     }
-    let Some(tls) = tls else {
-        return connection.serve(stream).await;
-    };
-    {
-        // Nothing is owed to a peer that has not said who it is: the drain ends the handshake.
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(&mut stream));
-        match connection.drain.unless_started(handshake).await {
-            None => return,
-            Some(Ok(Ok(stream))) => return connection.serve(stream).await,
-            Some(Ok(Err(error))) => {
-                tracing::debug!(%peer, err = %error, "TLS handshake failed");
-            }
-            Some(Err(_)) => {
-                tracing::debug!(%peer, "TLS handshake took too long");
-                return;
+    match tls {
+        None => connection.serve(&mut stream).await,
+        Some(tls) => {
+            // Nothing is owed to a peer that has not said who it is: the drain ends the handshake.
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(&mut stream));
+            match connection.drain.unless_started(handshake).await {
+                None => return,
+                Some(Ok(Ok(stream))) => connection.serve(stream).await,
+                Some(Ok(Err(error))) => {
+                    tracing::debug!(%peer, err = %error, "TLS handshake failed");
+                }
+                Some(Err(_)) => {
+                    tracing::debug!(%peer, "TLS handshake took too long");
+                    return;
+                }
             }
         }
     }
-    // A client of TLS 1.3 may have sent its first request by now, and is to read the alert.
+    // What was written last, a status or an alert, is to be read: the client may have sent
+    // something in the meantime.
     close(stream, &[]).await;
 }
 
