@@ -48,7 +48,7 @@ impl LabelSet {
     /// none and left out.
     ///
     /// # Errors
-    /// Where the set grows past [`LABEL_SET_BYTES_MAX`].
+    /// Where the set grows past its greatest size.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), StoreError> {
         if value.is_empty() {
             return Ok(());
@@ -144,7 +144,7 @@ impl LabelSet {
     /// The set with the labels of `added`, whose names it must not have.
     ///
     /// # Errors
-    /// Where the set grows past [`LABEL_SET_BYTES_MAX`].
+    /// Where the set grows past its greatest size.
     pub(super) fn merged(&self, added: &Self) -> Result<Self, StoreError> {
         let bytes = self.wire.len() + added.wire.len();
         let mut all = Self::with_capacity(self.len() + added.len(), bytes);
