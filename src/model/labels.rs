@@ -58,4 +58,10 @@ impl ExternalLabels {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The value of `name` where it counts as an external label: one without a value does not
+    /// (contract `prometheus.md` §5).
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.value(name).filter(|value| !value.is_empty())
+    }
 }

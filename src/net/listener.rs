@@ -1,14 +1,17 @@
-//! A listening socket: `host:port` as the reference reads it, and connections that keep coming
-//! when accepting one fails.
+//! A listening socket: `host:port` as the reference reads it, connections that keep coming when
+//! accepting one fails, and their end.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
-use crate::lifecycle::Backoff;
+use crate::lifecycle::{Backoff, Drain};
 
 /// The kernel's queue of connections not accepted yet.
 const BACKLOG: i32 = 1024;
@@ -83,10 +86,55 @@ impl Listener {
         self.local_addr
     }
 
-    /// The next connection, and whose it is.
-    pub(in crate::net) async fn accept(&self) -> (TcpStream, SocketAddr) {
-        accept(&self.socket).await
+    /// Gives each connection to a task of its own, which runs what `serve` makes of it, until
+    /// `drain`; at most `connections_max` at a time, more wait in the kernel's queue. Then nothing
+    /// is accepted any more, and tasks still running end within `grace` (zero: at once). `what`
+    /// they do is told where they don't.
+    pub(in crate::net) async fn serve<F>(
+        self,
+        connections_max: usize,
+        drain: Drain,
+        grace: Duration,
+        what: &'static str,
+        mut serve: impl FnMut(TcpStream, SocketAddr) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut connections = JoinSet::new();
+        let places = Arc::new(Semaphore::new(connections_max));
+        let accepting = async {
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
+                let (stream, peer) = accept(&self.socket).await;
+                let serving = serve(stream, peer);
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        drain.unless_started(accepting).await;
+        drop(self.socket);
+        if !grace.is_zero()
+            && tokio::time::timeout(grace, all(&mut connections))
+                .await
+                .is_err()
+        {
+            tracing::warn!(
+                ?grace,
+                connections = connections.len(),
+                "{what} not finished within the grace period, closing"
+            );
+        }
+        connections.shutdown().await;
     }
+}
+
+async fn all(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
 }
 
 /// `None` for a host that means every address.

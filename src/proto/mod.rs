@@ -33,17 +33,9 @@ pub mod grpc {
         include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
     }
 
-    /// Reflection.
+    /// Reflection. Its forerunner v1alpha has the same messages, so these serve both.
     pub mod reflection {
-        /// The version in use.
-        pub mod v1 {
-            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
-        }
-
-        /// Its forerunner, which older clients ask for.
-        pub mod v1alpha {
-            include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1alpha.rs"));
-        }
+        include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
     }
 }
 

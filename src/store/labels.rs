@@ -4,7 +4,7 @@
 //! asks for one and lists it once; Prometheus' warnings are passed on. A list is held as a whole,
 //! so only few are asked for at a time ([`super::Gate`]).
 
-use super::request::{check_names, resolve};
+use super::request::{check_names, positive, resolve};
 use super::upstream::{ListQuery, Upstream};
 use super::{QueryRange, Store, StoreError};
 use crate::model::TimestampMs;
@@ -73,7 +73,7 @@ impl<U: Upstream> Store<U> {
         let Some(matchers) = resolved else {
             return Ok(response);
         };
-        let value = external.0.value(&request.label).filter(|v| !v.is_empty());
+        let value = external.value(&request.label);
         let only_external = matchers.is_empty();
         if let Some(value) = value.filter(|_| unconditional || only_external) {
             response.values.push(value.to_owned());
@@ -109,10 +109,6 @@ fn sorted(mut values: Vec<String>, limit: Option<u64>) -> Vec<String> {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
     values.truncate(limit.unwrap_or(usize::MAX));
     values
-}
-
-fn positive(limit: i64) -> Option<u64> {
-    u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
 /// The closed range; `None` where it is inverted.

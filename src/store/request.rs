@@ -100,11 +100,16 @@ impl SeriesQuery {
             skip_chunks: request.skip_chunks,
             shard,
             without_replica_labels: request.without_replica_labels,
-            limit: u64::try_from(request.limit).ok().filter(|limit| *limit > 0),
+            limit: positive(request.limit),
             batch_series: batch.clamp(1, BATCH_SERIES_MAX),
             warnings,
         }))
     }
+}
+
+/// A limit; zero and below are none.
+pub(super) fn positive(limit: i64) -> Option<u64> {
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
 /// Callers ask for no partial answers in two ways, an old one and a new one.
@@ -136,7 +141,7 @@ pub(super) fn resolve(
     let mut matches = true;
     let mut run = 0;
     for matcher in matchers {
-        let value = external.0.value(&matcher.name).filter(|v| !v.is_empty());
+        let value = external.value(&matcher.name);
         let compiled = Compiled::new(matcher, value.is_some())?;
         let Some(value) = value else {
             left.push(compiled.matcher);
@@ -176,7 +181,7 @@ pub fn matches_external(
     for matcher in matchers {
         let compiled = Compiled::new(matcher, true)?;
         check_patterns(&mut run, &compiled)?;
-        let value = external.0.value(&compiled.matcher.name).unwrap_or_default();
+        let value = external.value(&compiled.matcher.name).unwrap_or_default();
         matches &= compiled.matches(value);
     }
     Ok(matches)

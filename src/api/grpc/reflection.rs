@@ -14,9 +14,9 @@ use prost_types::{
 use super::wire::{decoded, reply};
 use crate::net::grpc::{Call, Code, Status};
 use crate::proto::DESCRIPTOR_SET;
-use crate::proto::grpc::reflection::v1::server_reflection_request::MessageRequest;
-use crate::proto::grpc::reflection::v1::server_reflection_response::MessageResponse;
-use crate::proto::grpc::reflection::v1::{
+use crate::proto::grpc::reflection::server_reflection_request::MessageRequest;
+use crate::proto::grpc::reflection::server_reflection_response::MessageResponse;
+use crate::proto::grpc::reflection::{
     ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
     ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
 };

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::Service;
 use super::answer::Shared;
@@ -79,49 +77,21 @@ impl GrpcServer {
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
         });
-        let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(GRPC_CONNECTIONS_MAX));
-        let accepting = async {
-            let mut accepted = 0_u64;
-            loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                    return;
-                };
-                let (stream, peer) = self.listener.accept().await;
-                accepted = accepted.wrapping_add(1);
-                let connection = Connection {
-                    shared: Arc::clone(&shared),
-                    peer,
-                    age_max: age_max(&self.config, accepted),
-                    drain: drain.clone(),
-                };
-                let tls = self.config.tls.clone();
-                connections.spawn(async move {
-                    serve_stream(connection, stream, tls).await;
-                    drop(place);
-                });
-                while connections.try_join_next().is_some() {}
-            }
+        let mut accepted = 0_u64;
+        let serve = |stream, peer| {
+            accepted = accepted.wrapping_add(1);
+            let connection = Connection {
+                shared: Arc::clone(&shared),
+                peer,
+                age_max: age_max(&self.config, accepted),
+                drain: drain.clone(),
+            };
+            serve_stream(connection, stream, self.config.tls.clone())
         };
-        drain.unless_started(accepting).await;
-        drop(self.listener);
-        if !grace.is_zero()
-            && tokio::time::timeout(grace, all(&mut connections))
-                .await
-                .is_err()
-        {
-            tracing::warn!(
-                ?grace,
-                connections = connections.len(),
-                "calls not finished within the grace period, closing"
-            );
-        }
-        connections.shutdown().await;
+        self.listener
+            .serve(GRPC_CONNECTIONS_MAX, drain.clone(), grace, "calls", serve)
+            .await;
     }
-}
-
-async fn all(connections: &mut JoinSet<()>) {
-    while connections.join_next().await.is_some() {}
 }
 
 async fn serve_stream<S: Service>(

@@ -21,8 +21,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use super::error::BoxError;
@@ -76,41 +74,11 @@ impl HttpServer {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let accepting = async {
-            loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                    return;
-                };
-                let (stream, _) = self.listener.accept().await;
-                let serving = serve_connection(stream, handler.clone(), drain.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        };
-        drain.unless_started(accepting).await;
-        drop(self.listener);
-        if !grace.is_zero()
-            && tokio::time::timeout(grace, all(&mut connections))
-                .await
-                .is_err()
-        {
-            tracing::warn!(
-                ?grace,
-                connections = connections.len(),
-                "requests not finished within the grace period, closing"
-            );
-        }
-        connections.shutdown().await;
+        let serve = |stream, _| serve_connection(stream, handler.clone(), drain.clone());
+        self.listener
+            .serve(CONNECTIONS_MAX, drain.clone(), grace, "requests", serve)
+            .await;
     }
-}
-
-async fn all(connections: &mut JoinSet<()>) {
-    while connections.join_next().await.is_some() {}
 }
 
 // === Connections ===
