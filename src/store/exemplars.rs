@@ -39,12 +39,7 @@ pub fn exemplars_query(
     let Ok(found) = selectors(query) else {
         return unchanged;
     };
-    let is_external = |matcher: &LabelMatcher| {
-        external
-            .0
-            .value(&matcher.name)
-            .is_some_and(|value| !value.is_empty())
-    };
+    let is_external = |matcher: &LabelMatcher| external.value(&matcher.name).is_some();
     if !found.iter().flatten().any(is_external) {
         return unchanged;
     }
@@ -84,25 +79,27 @@ fn check_size(query: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many words, numbers and operators there are outside quotes and braces; too many rather than
-/// too few where the text is no PromQL.
+/// How many words, numbers and operators there are outside quotes, braces and comments, as the
+/// parser reads them; too many rather than too few where the text is no PromQL.
 fn tokens(query: &str) -> usize {
-    let (mut count, mut quote, mut braces, mut in_word) = (0, None, 0_usize, false);
+    let (mut count, mut quote, mut braces, mut in_word) = (0, None, false, false);
     let mut characters = query.chars();
     while let Some(character) = characters.next() {
+        let is_word = character.is_alphanumeric() || matches!(character, '_' | ':' | '.');
+        let goes_on = std::mem::replace(&mut in_word, false);
         match (quote, character) {
-            (Some('"' | '\''), '\\') => drop(characters.next()),
+            (Some(_), '\\') => drop(characters.next()),
             (Some(open), close) if open == close => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'' | '`') => quote = Some(character),
-            (None, '{') => braces += 1,
-            (None, '}') => braces = braces.saturating_sub(1),
-            _ if braces > 0 => {}
+            (None, '#') => drop(characters.find(|c| matches!(c, '\r' | '\n'))),
+            (None, '{') => braces = true,
+            (None, '}') => braces = false,
+            _ if braces => {}
             _ => {
-                let is_word = character.is_alphanumeric() || matches!(character, '_' | ':' | '.');
-                let goes_on = is_word && in_word;
-                count += usize::from(!character.is_whitespace() && !goes_on);
                 in_word = is_word;
+                let is_new = !(character.is_whitespace() || is_word && goes_on);
+                count += usize::from(is_new);
             }
         }
     }
@@ -166,6 +163,24 @@ mod tests {
         assert_eq!(asked(&deep).unwrap(), "{__name__=\"x\"}");
         let signs = format!("{}x{{cluster=\"a\"}}", "-".repeat(490));
         assert_eq!(asked(&signs).unwrap(), "{__name__=\"x\"}");
+    }
+
+    #[test]
+    fn nothing_hides_terms_from_the_count() {
+        let deep = format!("{}x{{cluster=\"a\"}}{}", "(".repeat(600), ")".repeat(600));
+        for before in [
+            "# {\n",
+            "# \"\r",
+            "x{a=\"1\" # }\n} and ",
+            "label_replace(x, `\\``, \"b\", \"c\", \"d\") and ",
+        ] {
+            let counted = tokens(&format!("{before}{deep}"));
+            assert!(counted > 1200, "{before:?}: {counted}");
+        }
+        let chain = vec!["{cluster=\"a\"}"; 700].join("and");
+        assert!(tokens(&chain) >= 699);
+        let quoted = format!("x{{y=~\"{}\"}} # {}", "(a|b)".repeat(600), "(".repeat(600));
+        assert_eq!(tokens(&quoted), 1);
     }
 
     #[test]
