@@ -80,11 +80,20 @@ test-long: prometheus ## The long forms: exhaustive and ignored tests, more seed
 	cargo test --locked --release --all-features -- --ignored
 	$(call step,property tests with more cases)
 	PROPTEST_CASES=$${PROPTEST_CASES:-20000} cargo test --locked --release --all-features --lib
-	$(call step,miri on the pure modules)
-	@if cargo +nightly miri --version >/dev/null 2>&1; then \
+	@$(MAKE) --no-print-directory miri
+
+# A few cases of each property, and sizes that the tests choose for miri themselves: some minutes.
+# The toolchain that is the default stays the default.
+MIRI_TESTS := model:: tsdb::
+.PHONY: miri
+miri: ## The pure modules under miri, whose toolchain is installed if rustup can (MIRI_TESTS=)
+	$(call step,miri: $(MIRI_TESTS))
+	@cargo +nightly miri --version >/dev/null 2>&1 \
+	  || rustup toolchain install nightly --profile minimal --component miri,rust-src || true; \
+	if cargo +nightly miri --version >/dev/null 2>&1; then \
 	  PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation \
-	    cargo +nightly miri test --locked --lib -- model:: tsdb::; \
-	else $(call left_out,miri (rustup toolchain install nightly --component miri rust-src)); fi
+	    cargo +nightly miri test --locked --lib -- $(MIRI_TESTS); \
+	else $(call left_out,miri (rustup toolchain install nightly --component miri$(,)rust-src)); fi
 
 .PHONY: fuzz-smoke
 fuzz-smoke: ## Run each fuzz target for FUZZ_SECONDS (60), or replay the corpora without cargo-fuzz

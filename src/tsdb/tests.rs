@@ -266,8 +266,10 @@ proptest! {
     fn noise_never_panics(data in prop::collection::vec(any::<u8>(), 0..400)) {
         fuzz_index(&data);
         fuzz_segment(&data);
+        fuzz_chunk_access(&data);
         fuzz_meta(&data);
         fuzz_tombstones(&data);
+        fuzz_chunk_writer(&data);
     }
 
     #[test]
@@ -284,7 +286,9 @@ proptest! {
             file
         };
         fuzz_index(&damage(REAL[which].index));
+        fuzz_view(&damage(REAL[which].index));
         fuzz_segment(&damage(REAL[which].segments[0]));
+        fuzz_chunk_access(&damage(REAL[which].segments[0]));
         fuzz_meta(&damage(REAL[which].meta));
     }
 }
@@ -300,6 +304,11 @@ fn the_fuzz_corpora_replay() {
     replay("xor2", fuzz_xor2);
     replay("histogram", fuzz_histogram);
     replay("transcode", fuzz_transcode);
+    replay("index_view", fuzz_view);
+    replay("postings", fuzz_postings);
+    replay("series_entry", fuzz_series_entry);
+    replay("chunk_access", fuzz_chunk_access);
+    replay("chunk_writer", fuzz_chunk_writer);
 }
 
 fn replay(target: &str, run: fn(&[u8])) {
@@ -314,18 +323,20 @@ fn replay(target: &str, run: fn(&[u8])) {
     assert!(seeds > 0, "{} is empty", corpus.display());
 }
 
+fn put(target: &str, name: &str, bytes: &[u8]) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let directory = corpus.join(target);
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(name), bytes).unwrap();
+}
+
 /// Writes the seeds of the fuzz corpora anew, after the formats or the writer have changed.
 #[test]
 #[ignore = "writes into fuzz/corpus"]
 fn regenerate_fuzz_seeds() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let put = |target: &str, name: &str, bytes: &[u8]| {
-        let directory = corpus.join(target);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(name), bytes).unwrap();
-    };
     for block in &REAL {
         put("index", block.name, block.index);
+        put("index_view", block.name, block.index);
         put("meta", block.name, block.meta);
         put(
             "segment",
@@ -349,12 +360,19 @@ fn regenerate_fuzz_seeds() {
             let block = MemoryBlock::write(layout, BlockId::from_u128(1), RANGE, series(count));
             let name = format!("written-v{index_version}-{count}-series");
             put("index", &name, block.index());
+            put("index_view", &name, block.index());
             for (_, bytes) in block.segments() {
                 put("segment", &name, bytes);
+                put("chunk_access", &name, bytes);
             }
         }
     }
     let tombstones = [0x01, 0x30, 0xba, 0x30, 1, 0, 0, 0, 0];
+    put(
+        "tombstones",
+        "entries",
+        &[1, 2, 4, 1, 6, 8, 7, 0x81, 1, 0x81, 2],
+    );
     put("tombstones", "none", &tombstones);
     put("tombstones", "damaged", &tombstones.map(|byte| byte | 2));
     put(
@@ -367,4 +385,50 @@ fn regenerate_fuzz_seeds() {
         "full",
         include_bytes!("../../tests/data/meta/full.json"),
     );
+}
+
+/// The same for what is read at random.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn regenerate_fuzz_seeds_of_random_access() {
+    // Two labels, two chunks.
+    put(
+        "series_entry",
+        "plain",
+        &[2, 1, 30, 2, 30, 2, 20, 5, 77, 3, 0, 9],
+    );
+    put(
+        "series_entry",
+        "wide",
+        &[1, 39, 39, 1, 0x80, 0xb4, 1, 0xff, 0xff, 3, 0x80, 0x80, 8],
+    );
+    // Lists of gaps; intersection, union, difference; steps.
+    let lists = [
+        4, 3, 2, 1, 1, 1, 2, 9, 1, 5, 2, 0, 7, 7, 4, 1, 0, 0, 0, 0, 1, 0, 2, 200, 129,
+    ];
+    put("postings", "few", &lists);
+    let many = [
+        vec![3, 200, 0],
+        vec![1; 200],
+        vec![200, 1],
+        vec![0; 200],
+        vec![1, 9, 50],
+    ];
+    let asked = [vec![3, 1], vec![0, 200, 0, 0]];
+    put(
+        "postings",
+        "many",
+        &[many.concat(), asked.concat()].concat(),
+    );
+    let segment = REAL[1].segments[1];
+    put("chunk_access", REAL[1].name, segment);
+    let mut verifier = SegmentVerifier::new(0, segment.len() as u64);
+    let mut found = Vec::new();
+    verifier.feed(segment, &mut found).unwrap();
+    for chunk in found.iter().take(3) {
+        let chunk = chunk_at(segment, chunk.reference.offset()).unwrap();
+        let id = chunk.encoding.id();
+        let name = format!("prometheus-{id}-{}", chunk.data.len());
+        put("chunk_writer", &name, &[&[id], chunk.data].concat());
+    }
 }

@@ -319,33 +319,6 @@ impl BitWriter {
         self.put(delta.wrapping_shr(used.trailing), width);
     }
 
-    /// What `reader` has from where it stands up to the bit `end`.
-    pub(super) fn copy(
-        &mut self,
-        reader: &mut BitReader<'_>,
-        end: usize,
-    ) -> Result<(), DecodeError> {
-        while reader.position() < end {
-            let width = end.saturating_sub(reader.position()).min(64);
-            let width = low_u32(width as u64);
-            self.put(reader.bits(width)?, width);
-        }
-        Ok(())
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "of eight bits at most")]
-fn low_byte(value: u64) -> u8 {
-    value as u8
-}
-
-#[cfg(test)]
-impl BitWriter {
-    pub(super) fn position(&self) -> usize {
-        let bits = self.bytes.len().saturating_mul(8);
-        bits.saturating_sub(self.free as usize)
-    }
-
     /// The shortest code that holds the number.
     pub(super) fn varbit_int(&mut self, value: i64) {
         let fits =
@@ -371,6 +344,33 @@ impl BitWriter {
             self.put(0, 1);
         }
         self.put(value, VARBIT_WIDTHS.get(ones).copied().unwrap_or(64));
+    }
+
+    /// What `reader` has from where it stands up to the bit `end`.
+    pub(super) fn copy(
+        &mut self,
+        reader: &mut BitReader<'_>,
+        end: usize,
+    ) -> Result<(), DecodeError> {
+        while reader.position() < end {
+            let width = end.saturating_sub(reader.position()).min(64);
+            let width = low_u32(width as u64);
+            self.put(reader.bits(width)?, width);
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "of eight bits at most")]
+fn low_byte(value: u64) -> u8 {
+    value as u8
+}
+
+#[cfg(test)]
+impl BitWriter {
+    pub(super) fn position(&self) -> usize {
+        let bits = self.bytes.len().saturating_mul(8);
+        bits.saturating_sub(self.free as usize)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::tsdb::decode::{DecodeError, DecodeErrorKind, count};
 /// Bytes before the bit stream: the number of samples, and flags or the byte on start times.
 const HEADER_BYTES: usize = 3;
 /// The schema whose bounds are listed.
-const CUSTOM_BOUNDS_SCHEMA: i64 = -53;
+pub(super) const CUSTOM_BOUNDS_SCHEMA: i64 = -53;
 /// With start times the count is in the lower bits, the counter-reset hint above them.
 const COUNT_BITS_ST: u16 = 0x3fff;
 
@@ -21,7 +21,8 @@ const COUNT_BITS_ST: u16 = 0x3fff;
 pub struct HistogramSample {
     /// Ms since the epoch.
     pub t_ms: i64,
-    /// What is the same for all samples of the chunk.
+    /// The buckets, the same for all samples of the chunk, and what the chunk says of a counter
+    /// reset between the sample before and this one.
     pub layout: Arc<HistogramLayout>,
     /// Sum of observations; the stale marker where the series ended, and all counts mean nothing.
     pub sum: f64,
@@ -32,7 +33,8 @@ pub struct HistogramSample {
 /// The buckets that all samples of a chunk have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistogramLayout {
-    /// What is known of counter resets before the chunk.
+    /// What is known of a counter reset before the sample. A chunk's header tells it of its first
+    /// one; between those that follow there is none.
     pub counter_reset: CounterReset,
     /// Resolution; -53 for custom bounds.
     pub schema: i64,
@@ -183,7 +185,16 @@ impl<'a> HistogramReader<'a> {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<HistogramSample>, DecodeError> {
-        Ok(self.advance()?.then(|| self.sample()))
+        let is_second = self.read == 1;
+        if !self.advance()? {
+            return Ok(None);
+        }
+        // The header speaks of the first sample.
+        let header = self.layout.counter_reset;
+        if is_second && matches!(header, CounterReset::Unknown | CounterReset::Reset) {
+            Arc::make_mut(&mut self.layout).counter_reset = CounterReset::NotReset;
+        }
+        Ok(Some(self.sample()))
     }
 
     /// Reads the next sample; false at the end.
@@ -301,7 +312,24 @@ impl Float {
     }
 }
 
+impl HistogramSample {
+    /// Whether it says that the series has ended; its counts mean nothing then.
+    pub fn is_stale(&self) -> bool {
+        self.sum.to_bits() == STALE_NAN_BITS
+    }
+}
+
 impl CounterReset {
+    /// The upper two bits of a byte.
+    pub(super) fn flags(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::NotReset => 0b0100_0000,
+            Self::Reset => 0b1000_0000,
+            Self::Gauge => 0b1100_0000,
+        }
+    }
+
     /// From the upper two bits.
     fn from_flags(flags: u8) -> Self {
         match flags >> 6 {
@@ -381,11 +409,10 @@ fn zero_threshold(bits: &mut BitReader<'_>) -> Result<f64, DecodeError> {
     match bits.bits(8)? {
         0 => Ok(0.0),
         255 => bits.float(),
-        // The number, of 8 bits, is an exponent for a fraction of one half.
-        exponent => {
-            let exponent = i32::try_from(exponent).unwrap_or(0);
-            Ok(f64::powi(2.0, exponent.saturating_sub(244)))
-        }
+        // 2^(number - 244), bit by bit: what a power function gives is not exact everywhere.
+        exponent => Ok(f64::from_bits(
+            exponent.saturating_add(779).wrapping_shl(52),
+        )),
     }
 }
 

@@ -1,22 +1,27 @@
 //! Chunks: how the index refers to them, how their samples are encoded, and the segment files
 //! that hold them.
 
+mod access;
 mod bits;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 mod fuzz;
 mod histogram;
+mod histogram_encoder;
 mod samples;
 mod segment;
 mod start_times;
+mod writer;
 mod xor;
 mod xor2;
 
 use std::fmt;
 
+pub use access::{ChunkBytes, check_chunk, check_segment_header, chunk_at};
 #[cfg(any(fuzzing, test, feature = "testing"))]
-pub use fuzz::{fuzz_histogram, fuzz_transcode, fuzz_xor, fuzz_xor2};
+pub use fuzz::{fuzz_chunk_writer, fuzz_histogram, fuzz_transcode, fuzz_xor, fuzz_xor2};
 pub use histogram::{CounterReset, HistogramCounts, HistogramLayout, HistogramSample, Span};
 pub use samples::{FloatSample, Sample, Samples, transcode};
+pub use writer::{CHUNK_SAMPLES_MAX, ChunkWriter, EncodedChunk};
 pub use xor::XorEncoder;
 
 pub use segment::{

@@ -25,6 +25,16 @@ pub enum Sample {
     Histogram(HistogramSample),
 }
 
+impl Sample {
+    /// Ms since the epoch.
+    pub fn t_ms(&self) -> i64 {
+        match self {
+            Self::Float(sample) => sample.t_ms,
+            Self::Histogram(sample) => sample.t_ms,
+        }
+    }
+}
+
 /// The samples of a chunk, in the order of time; after an error there are no more.
 #[derive(Clone, Debug)]
 pub struct Samples<'a> {

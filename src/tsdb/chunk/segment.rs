@@ -302,7 +302,7 @@ fn push(summary: &mut SegmentSummary, out: &mut Vec<ChunkStart>, chunk: ChunkSta
     out.push(chunk);
 }
 
-fn check_header(header: [u8; 8]) -> Result<(), DecodeError> {
+pub(super) fn check_header(header: [u8; 8]) -> Result<(), DecodeError> {
     let [m0, m1, m2, m3, version, padding @ ..] = header;
     let found = u32::from_be_bytes([m0, m1, m2, m3]);
     let error = |offset, kind| Err(DecodeError::new(Section::Header, offset, kind));

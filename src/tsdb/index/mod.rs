@@ -1,4 +1,4 @@
-//! The index file, walked once from front to back while it streams past.
+//! The index file, walked once from front to back while it streams past, or read at random.
 //!
 //! [`IndexVerifier`] proves the whole file; [`SeriesChunks`] is a second reading position in its
 //! series section, for the chunk references that a segment must contain. Layout:
@@ -9,26 +9,45 @@
 //! Memory depends neither on file size nor on the number of series. Where two sections must agree
 //! on a set of numbers, both sides keep an order-independent [`Tally`] instead of the set. The
 //! limits below bound the rest.
+//!
+//! Random access is apart from all that, for it has all bytes at hand: [`layout`] is what is kept
+//! of an open index ([`sampled_symbols`], [`sampled_table`]), [`view`] looks things up in it,
+//! [`lists`] combines postings, [`reader`] decodes series entries.
 
 mod chunks;
 mod frames;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 mod fuzz;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+mod fuzz_access;
 mod label_index;
+mod layout;
+mod lists;
 mod offset_table;
 mod postings;
+mod reader;
+mod sampled_symbols;
+mod sampled_table;
 mod series;
 mod series_checks;
 mod symbols;
 mod text;
 mod toc;
 mod verifier;
+mod view;
 
 pub use chunks::SeriesChunks;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub(super) use fuzz::fuzz_bodies;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use fuzz_access::{fuzz_postings, fuzz_series_entry, fuzz_view};
+pub use layout::IndexLayout;
+pub use lists::{Postings, PostingsUnion};
+pub use reader::{SERIES_CHUNKS_MAX, SeriesReader};
+pub use series::ChunkMeta;
 pub use toc::{INDEX_TOC_BYTES, IndexToc};
 pub use verifier::{IndexSummary, IndexVerifier, SegmentRefs};
+pub use view::{IndexView, PostingsRef, Values};
 
 /// The longest symbol (label name or value), bytes. Prometheus packs labels with 24-bit lengths and
 /// cannot hold a longer one. At most three texts are in memory at once (the key before and the part

@@ -14,13 +14,13 @@ use crate::tsdb::{ChunkRef, DecodeError, DecodeErrorKind, Section};
 
 /// A chunk as the index describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ChunkMeta {
+pub struct ChunkMeta {
     /// Time of its first sample.
-    pub(super) mint: TimestampMs,
+    pub mint: TimestampMs,
     /// Time of its last sample.
-    pub(super) maxt: TimestampMs,
+    pub maxt: TimestampMs,
     /// Where it stands.
-    pub(super) reference: ChunkRef,
+    pub reference: ChunkRef,
 }
 
 /// What is done with the series of an index.
@@ -329,14 +329,17 @@ impl<S: SeriesSink> Body for SeriesEntries<S> {
     }
 }
 
-fn time_after(time: TimestampMs, span: u64) -> Result<TimestampMs, DecodeErrorKind> {
+pub(super) fn time_after(time: TimestampMs, span: u64) -> Result<TimestampMs, DecodeErrorKind> {
     let what = "chunk time";
     let sum = time.0.checked_add_unsigned(span);
     sum.map(TimestampMs)
         .ok_or(DecodeErrorKind::Overflow { what })
 }
 
-fn reference_after(reference: ChunkRef, delta: i64) -> Result<ChunkRef, DecodeErrorKind> {
+pub(super) fn reference_after(
+    reference: ChunkRef,
+    delta: i64,
+) -> Result<ChunkRef, DecodeErrorKind> {
     let what = "chunk reference";
     let sum = reference.0.checked_add_signed(delta);
     sum.map(ChunkRef).ok_or(DecodeErrorKind::Overflow { what })

@@ -64,6 +64,24 @@ impl IndexToc {
         self.series..self.label_indices
     }
 
+    /// All sections in file order, as absolute offsets.
+    pub fn sections(&self) -> [(Section, Range<u64>); OFFSETS] {
+        [
+            (Section::Symbols, self.symbols..self.series),
+            (Section::Series, self.series_section()),
+            (Section::LabelIndices, self.label_indices..self.postings),
+            (Section::Postings, self.postings..self.label_offset_table),
+            (
+                Section::LabelOffsetTable,
+                self.label_offset_table..self.postings_offset_table,
+            ),
+            (
+                Section::PostingsOffsetTable,
+                self.postings_offset_table..self.toc,
+            ),
+        ]
+    }
+
     fn of_offsets(bytes: &[u8; OFFSETS_BYTES], toc: u64) -> Result<Self, DecodeErrorKind> {
         let mut offsets = [0; OFFSETS];
         for (offset, bytes) in offsets.iter_mut().zip(bytes.as_chunks::<8>().0) {

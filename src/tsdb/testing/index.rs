@@ -108,6 +108,40 @@ impl IndexWriter {
     }
 }
 
+/// An index of these symbols (ascending) with one series entry of any `body`, all of it framed
+/// rightly; and the id of that series.
+pub fn index_of_bodies(version: u8, symbols: &[String], body: &[u8]) -> (Vec<u8>, u32) {
+    let mut out = vec![0xba, 0xaa, 0xd7, 0x00, version];
+    let sorted: Vec<&str> = symbols.iter().map(String::as_str).collect();
+    put_symbols(&mut out, &sorted);
+    let series_start = out.len();
+    pad(&mut out, 16);
+    let id = if version == 1 {
+        out.len()
+    } else {
+        out.len() / 16
+    } as u32;
+    put_uvarint(&mut out, body.len() as u64);
+    out.extend_from_slice(body);
+    out.extend(crc32c(body).to_be_bytes());
+    let series_end = out.len();
+    let all = put_postings(&mut out, &[id]);
+    let table_start = out.len();
+    put_offset_table(&mut out, &[(vec!["", ""], all)]);
+    put_toc(
+        &mut out,
+        [
+            5,
+            series_start,
+            series_end,
+            table_start,
+            series_end,
+            table_start,
+        ],
+    );
+    (out, id)
+}
+
 fn encode_chunks(chunks: &[(i64, i64, ChunkRef)]) -> Vec<u8> {
     let mut out = Vec::new();
     put_uvarint(&mut out, chunks.len() as u64);

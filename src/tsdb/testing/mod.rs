@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 pub use chunk::Chunk;
 use index::IndexWriter;
+pub use index::index_of_bodies;
 pub use walk::{BlockFault, verify_block, verify_index};
 
 use super::checksum::crc32c;

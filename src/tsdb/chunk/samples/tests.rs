@@ -258,6 +258,11 @@ struct Numbers {
     buckets: Vec<i64>,
 }
 
+/// What the byte of a zero threshold means; by halves, which are exact.
+fn power_of_two(byte: u64) -> f64 {
+    (byte..254).fold(1024.0, |power, _| power / 2.0)
+}
+
 fn layout() -> impl Strategy<Value = HistogramLayout> {
     let spans = || {
         let span = (-5i64..300, 0u64..4).prop_map(|(offset, length)| Span { offset, length });
@@ -268,11 +273,7 @@ fn layout() -> impl Strategy<Value = HistogramLayout> {
         any::<u32>().prop_map(|n| f64::from(n) / 3.0),
         Just(f64::INFINITY),
     ];
-    let threshold = prop_oneof![
-        Just(0.0),
-        (1i32..255).prop_map(|b| 2f64.powi(b - 243) * 0.5),
-        Just(0.001),
-    ];
+    let threshold = prop_oneof![Just(0.0), (1u64..255).prop_map(power_of_two), Just(0.001),];
     (
         spans(),
         spans(),
@@ -371,10 +372,10 @@ fn layout_numbers(layout: &HistogramLayout) -> usize {
 
 fn put_layout(bits: &mut BitWriter, layout: &HistogramLayout) {
     let threshold = layout.zero_threshold;
-    let power = (1..255).find(|b| 2f64.powi(b - 243) * 0.5 == threshold);
+    let power = (1..255).find(|b| power_of_two(*b) == threshold);
     match power {
         _ if threshold == 0.0 => bits.put(0, 8),
-        Some(power) => bits.put(power as u64, 8),
+        Some(power) => bits.put(power, 8),
         None => {
             bits.put(255, 8);
             bits.put(threshold.to_bits(), 64);
@@ -614,6 +615,7 @@ fn regenerate_fuzz_seeds() {
         for (target, bytes) in [
             (target, data.to_vec()),
             ("transcode", [&[encoding.id()], data].concat()),
+            ("chunk_writer", [&[encoding.id()], data].concat()),
         ] {
             let directory = corpus.join(target);
             std::fs::create_dir_all(&directory).unwrap();
