@@ -57,19 +57,34 @@ impl Dir {
         faults: Faults,
     ) -> Result<Self, DiskError> {
         let path = path.to_owned();
-        blocking(move || {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            match retry(|| rustix::fs::open(&path, flags, Mode::empty())) {
-                Ok(descriptor) => Ok(Self(Arc::new(Root {
-                    descriptor,
-                    path,
-                    containment,
-                    faults,
-                }))),
-                Err(errno) => Err(DiskError::new("open directory", &path, errno.into())),
-            }
-        })
-        .await
+        blocking(move || Self::hold(path, containment, faults)).await
+    }
+
+    pub(super) fn hold(
+        path: PathBuf,
+        containment: Containment,
+        faults: Faults,
+    ) -> Result<Self, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match retry(|| rustix::fs::open(&path, flags, Mode::empty())) {
+            Ok(descriptor) => Ok(Self(Arc::new(Root {
+                descriptor,
+                path,
+                containment,
+                faults,
+            }))),
+            Err(errno) => Err(DiskError::new("open directory", &path, errno.into())),
+        }
+    }
+
+    /// The directory `relative`, held by the descriptor `directory`, under the same rules.
+    pub(super) fn below(&self, relative: &Path, directory: OwnedFd) -> Self {
+        Self(Arc::new(Root {
+            descriptor: directory,
+            path: self.0.path.join(relative),
+            containment: self.0.containment,
+            faults: self.0.faults.clone(),
+        }))
     }
 
     /// The path it was opened by.
@@ -82,10 +97,7 @@ impl Dir {
     /// # Errors
     /// Where it can't be listed.
     pub async fn list(&self, relative: impl AsRef<Path>) -> Result<Vec<Entry>, DiskError> {
-        self.call("list", relative.as_ref(), |root, relative| {
-            list::list(&root.open_directory(relative)?)
-        })
-        .await
+        self.call("list", relative.as_ref(), Root::list).await
     }
 
     /// What `relative` is; `None` where there is nothing.
@@ -111,11 +123,7 @@ impl Dir {
     /// # Errors
     /// Where it can't be told.
     pub async fn stamp(&self, relative: impl AsRef<Path>) -> Result<FileStamp, DiskError> {
-        self.call("stat", relative.as_ref(), |root, relative| {
-            let descriptor = root.open(relative, OFlags::PATH, Mode::empty())?;
-            FileStamp::of(&rustix::fs::fstat(&descriptor)?)
-        })
-        .await
+        self.call("stat", relative.as_ref(), Root::stamp).await
     }
 
     /// Takes this directory for this [`Dir`] and its clones alone, until the last one is dropped
@@ -152,16 +160,7 @@ impl Dir {
         bytes_max: u64,
     ) -> Result<(Vec<u8>, FileIdentity), DiskError> {
         self.call("read", relative.as_ref(), move |root, relative| {
-            let file = root.open_file(relative)?;
-            let identity = file.identity();
-            let mut bytes = Vec::new();
-            let reader = std::fs::File::from(rustix::io::dup(&*file.descriptor)?);
-            io::Read::read_to_end(&mut io::Read::take(&reader, bytes_max + 1), &mut bytes)?;
-            if bytes.len() as u64 > bytes_max {
-                let reason = format!("is longer than the {bytes_max} bytes it may have");
-                return Err(io::Error::other(reason));
-            }
-            Ok((bytes, identity))
+            root.read_small(relative, bytes_max)
         })
         .await
     }
@@ -353,18 +352,23 @@ impl Dir {
         relative: &Path,
         operation: impl FnOnce(&Root, &Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, DiskError> {
-        let root = Arc::clone(&self.0);
+        let dir = self.clone();
         let relative = relative.to_owned();
-        blocking(move || {
-            let outcome = root
-                .faults
-                .before()
-                .and_then(|()| operation(&root, &relative));
-            root.faults
-                .after(outcome)
-                .map_err(|source| DiskError::new(op, &root.path.join(&relative), source))
-        })
-        .await
+        blocking(move || dir.call_blocking(op, &relative, operation)).await
+    }
+
+    /// As [`Dir::call`], here and now.
+    pub(super) fn call_blocking<T>(
+        &self,
+        op: &'static str,
+        relative: &Path,
+        operation: impl FnOnce(&Root, &Path) -> io::Result<T>,
+    ) -> Result<T, DiskError> {
+        let faults = &self.0.faults;
+        let outcome = faults.before().and_then(|()| operation(&self.0, relative));
+        faults
+            .after(outcome)
+            .map_err(|source| self.error(op, relative, source))
     }
 }
 
@@ -404,11 +408,37 @@ impl Root {
         )
     }
 
+    pub(super) fn list(&self, relative: &Path) -> io::Result<Vec<Entry>> {
+        list::list(&self.open_directory(relative)?)
+    }
+
+    pub(super) fn stamp(&self, relative: &Path) -> io::Result<FileStamp> {
+        let descriptor = self.open(relative, OFlags::PATH, Mode::empty())?;
+        FileStamp::of(&rustix::fs::fstat(&descriptor)?)
+    }
+
+    pub(super) fn read_small(
+        &self,
+        relative: &Path,
+        bytes_max: u64,
+    ) -> io::Result<(Vec<u8>, FileIdentity)> {
+        let file = self.open_file(relative)?;
+        let identity = file.identity();
+        let mut bytes = Vec::new();
+        let reader = std::fs::File::from(rustix::io::dup(&*file.descriptor)?);
+        io::Read::read_to_end(&mut io::Read::take(&reader, bytes_max + 1), &mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            let reason = format!("is longer than the {bytes_max} bytes it may have");
+            return Err(io::Error::other(reason));
+        }
+        Ok((bytes, identity))
+    }
+
     pub(super) fn open_directory(&self, relative: &Path) -> io::Result<OwnedFd> {
         self.open(relative, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
-    fn open_file(&self, relative: &Path) -> io::Result<DiskFile> {
+    pub(super) fn open_file(&self, relative: &Path) -> io::Result<DiskFile> {
         // NONBLOCK: opening a FIFO that someone left in a block must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         DiskFile::new(

@@ -6,6 +6,7 @@
 //! it was. Calls that may wait for a disk never run on the network's threads. `disk` knows nothing
 //! of TSDB blocks or buckets.
 
+mod blocking;
 mod buffer;
 #[cfg(test)]
 mod conformance;
@@ -16,6 +17,7 @@ mod faults;
 mod file;
 mod list;
 mod metrics;
+mod mmap;
 mod path;
 mod pread;
 mod residency;
@@ -39,10 +41,11 @@ pub use faults::Faults;
 pub use file::{DiskFile, FileIdentity, FileStamp};
 pub use list::{Entry, EntryKind};
 pub use metrics::register_engine_info;
+pub use mmap::MappedFile;
 pub use runs::{FileRuns, ReadMode};
 #[cfg(any(test, feature = "testing"))]
 pub use sim::SimFaults;
-pub use watch::DirWatch;
+pub use watch::{DirChange, DirWatch};
 pub use writer::{AtomicWriter, TempFile};
 
 /// A file-system call that failed: which, on what, why.

@@ -105,7 +105,7 @@ pub(super) fn cached_pages(file: BorrowedFd<'_>, offset: u64, length: u64) -> io
     }
 }
 
-fn page_bytes() -> u64 {
+pub(super) fn page_bytes() -> u64 {
     // SAFETY: sysconf takes no pointer and reads nothing that anyone writes.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096).max(1)
