@@ -10,13 +10,14 @@ use tokio::sync::Semaphore;
 
 use super::authorization::Authorization;
 use super::error::PeerError;
+use super::gauges::{GaugeScan, Gauges, LOWEST_SECONDS, Lowest};
 use super::http_client::HttpClientConfig;
-use super::labels;
-use super::lowest::{self, Lowest, LowestScan};
+use super::labels::{self, WindowError};
 use super::remote_read;
 use super::request::Question;
+use super::storage::ListedBlocks;
 use super::url::BaseUrl;
-use crate::model::{ExternalLabels, TimestampMs};
+use crate::model::{BlockId, ExternalLabels, PromDuration, TimeRange, TimestampMs};
 use crate::net::TlsError;
 use crate::net::http::{BodyLimit, DirectClient, HttpClient, ResponseBody};
 
@@ -29,6 +30,11 @@ const CONFIG_BODY_MAX: BodyLimit = BodyLimit {
 const STATUS_BODY_MAX: BodyLimit = BodyLimit {
     name: "STATUS_BODY_MAX",
     bytes: 1 << 20,
+};
+/// 10,000 blocks of 2 KiB: one that was merged from many lists them all.
+const BLOCKS_BODY_MAX: BodyLimit = BodyLimit {
+    name: "BLOCKS_BODY_MAX",
+    bytes: 32 << 20,
 };
 /// How much of an exposition is looked through; it is not held.
 const METRICS_SCAN_MAX: BodyLimit = BodyLimit {
@@ -89,6 +95,44 @@ pub(super) enum Agent {
 struct BuildInfo {
     #[serde(default)]
     version: String,
+}
+
+/// What the heartbeat needs of Prometheus' configuration.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    /// `global.external_labels`.
+    pub(super) labels: ExternalLabels,
+    /// `storage.tsdb.out_of_order_time_window`, a side matter.
+    pub(super) out_of_order_window: Result<PromDuration, Arc<WindowError>>,
+}
+
+#[derive(Deserialize)]
+struct BlocksAnswer {
+    blocks: Option<Vec<LoadedBlock>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LoadedBlock {
+    ulid: BlockId,
+    #[serde(default)]
+    min_time: Option<i64>,
+    #[serde(default)]
+    max_time: Option<i64>,
+}
+
+impl LoadedBlock {
+    /// What it covers; all times where that is not told or makes no sense.
+    fn range(&self) -> TimeRange {
+        let (mint, maxt) = match (self.min_time, self.max_time) {
+            (Some(mint), Some(maxt)) if mint < maxt => (mint, maxt),
+            _ => (i64::MIN, i64::MAX),
+        };
+        TimeRange {
+            mint: TimestampMs(mint),
+            maxt: TimestampMs(maxt),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -152,43 +196,69 @@ impl Client {
     /// # Errors
     /// See [`PeerError`].
     pub async fn external_labels(&self) -> Result<ExternalLabels, PeerError> {
+        Ok(self.configuration().await?.labels)
+    }
+
+    /// What is needed of the configuration in force.
+    pub(super) async fn configuration(&self) -> Result<Configuration, PeerError> {
         let path = "/api/v1/status/config";
         let call = self.api::<ConfigAnswer>(Agent::ControlPlane, path, CONFIG_BODY_MAX);
         let answer = call.await?;
-        labels::external_labels(&answer.yaml).map_err(|source| PeerError::Configuration {
-            url: self.shown(path),
-            source: Box::new(source),
+        let labels = labels::external_labels(&answer.yaml);
+        Ok(Configuration {
+            labels: labels.map_err(|source| PeerError::Configuration {
+                url: self.shown(path),
+                source: Box::new(source),
+            })?,
+            out_of_order_window: labels::out_of_order_window(&answer.yaml).map_err(Arc::new),
         })
     }
 
-    /// The time of the oldest sample; `None` where there is none yet. `/metrics` is read only up
-    /// to that line, uncompressed, since compressing costs Prometheus more than the loopback
-    /// saves. The status is not looked at unless the gauge is missing, as in the reference.
-    ///
-    /// # Errors
-    /// See [`PeerError`].
-    pub async fn lowest_timestamp(&self) -> Result<Option<TimestampMs>, PeerError> {
+    /// The blocks that Prometheus has loaded; `None` where it does not tell, as before 3.6.
+    pub(super) async fn loaded_blocks(&self) -> Result<Option<ListedBlocks>, PeerError> {
+        let path = "/api/v1/status/tsdb/blocks";
+        let call = self.api::<BlocksAnswer>(Agent::Thanos, path, BLOCKS_BODY_MAX);
+        match call.await {
+            Err(error) if error.is_absent() => Ok(None),
+            outcome => {
+                let blocks = outcome?.blocks.unwrap_or_default();
+                Ok(Some(
+                    blocks
+                        .iter()
+                        .map(|block| (block.ulid, block.range()))
+                        .collect(),
+                ))
+            }
+        }
+    }
+
+    /// The time of the oldest sample; `None` where there is none yet. Beside it, `seen` gets what
+    /// else was seen, also where the call fails or is dropped. `/metrics` is read only as far as
+    /// needed, uncompressed, since compressing costs Prometheus more than the loopback saves. The
+    /// status is not looked at unless the gauge is missing, as in the reference.
+    pub(super) async fn lowest_timestamp(
+        &self,
+        seen: &mut Gauges,
+    ) -> Result<Option<TimestampMs>, PeerError> {
         let url = self.shown("/metrics");
+        let question = Question::Query(String::new());
         let response = self
-            .send(
-                Agent::Thanos,
-                "/metrics",
-                Question::Query(String::new()),
-                false,
-            )
+            .send(Agent::Thanos, "/metrics", question, false)
             .await?;
         let status = response.status();
         let unusable = |detail| PeerError::Metric {
             url: url.clone(),
-            metric: lowest::METRIC,
+            metric: LOWEST_SECONDS,
             detail,
         };
-        match scan(response, &url).await? {
-            Some(Lowest::At(time)) => Ok(Some(time)),
-            Some(Lowest::NoData) => Ok(None),
-            Some(Lowest::Garbage(value)) => Err(unusable(format!(", its value is `{value}`"))),
-            None if status.is_success() => Err(unusable(String::new())),
-            None => Err(unusable(format!(", the answer is {status}"))),
+        let scanned = scan(response, &url, seen).await;
+        match (seen.lowest(), scanned) {
+            (Some(Lowest::At(time)), _) => Ok(Some(time)),
+            (Some(Lowest::NoData), _) => Ok(None),
+            (Some(Lowest::Garbage(value)), _) => Err(unusable(format!(", its value is `{value}`"))),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) if status.is_success() => Err(unusable(String::new())),
+            (None, Ok(())) => Err(unusable(format!(", the answer is {status}"))),
         }
     }
 
@@ -230,24 +300,30 @@ impl Inner {
     }
 }
 
-async fn scan(response: Response<ResponseBody>, url: &str) -> Result<Option<Lowest>, PeerError> {
+/// Reads until all gauges are known, or to the end.
+async fn scan(
+    response: Response<ResponseBody>,
+    url: &str,
+    seen: &mut Gauges,
+) -> Result<(), PeerError> {
     let failed = |source| PeerError::Transport {
         url: url.to_owned(),
         source,
     };
     let mut body = response.into_body();
-    let mut scan = LowestScan::default();
+    let mut scan = GaugeScan::default();
     let mut scanned_bytes = 0_usize;
     while let Some(piece) = body.chunk().await.map_err(failed)? {
-        if let Some(found) = scan.push(&piece) {
-            return Ok(Some(found));
+        if scan.push(&piece, seen) {
+            return Ok(());
         }
         scanned_bytes = scanned_bytes.saturating_add(piece.len());
         if scanned_bytes > METRICS_SCAN_MAX.bytes {
             return Err(failed(METRICS_SCAN_MAX.exceeded()));
         }
     }
-    Ok(scan.finish())
+    scan.finish(seen);
+    Ok(())
 }
 
 #[cfg(test)]

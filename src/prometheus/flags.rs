@@ -16,7 +16,7 @@ const MAX_BLOCK_DURATION: &str = "storage.tsdb.max-block-duration";
 const DELAY_COMPACT_PATH: &str = "storage.tsdb.delay-compact-file.path";
 const TSDB_PATH: &str = "storage.tsdb.path";
 /// The block length that everything downstream is made for.
-const MIN_BLOCK_DURATION_USUAL: Duration = Duration::from_secs(2 * 3600);
+pub(super) const MIN_BLOCK_DURATION_USUAL: Duration = Duration::from_secs(2 * 3600);
 
 /// What the flags must agree with.
 #[derive(Clone, Debug)]
@@ -126,6 +126,18 @@ pub fn validate_flags(
         warnings.push(FlagWarning::BlockDuration { min });
     }
     Ok(warnings)
+}
+
+/// The shortest block, which is what the head is cut into; two hours where that is not told.
+///
+/// # Errors
+/// Where the flag is no duration.
+pub(super) fn block_range(flags: &BTreeMap<String, String>) -> Result<Duration, FlagError> {
+    let told = duration(flags, MIN_BLOCK_DURATION)?.to_std();
+    Ok(match told.is_zero() {
+        true => MIN_BLOCK_DURATION_USUAL,
+        false => told,
+    })
 }
 
 fn text<'a>(flags: &'a BTreeMap<String, String>, flag: &str) -> &'a str {

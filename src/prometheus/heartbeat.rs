@@ -7,25 +7,34 @@
 //!   └─ skipped without uploads  └───────────┘ failure: down, not ready, what is known is kept
 //! ```
 //! Deviations: a Prometheus that replays its write-ahead log is told as that, not as an error; the
-//! lowest timestamp is a side matter whose failure makes nothing unready.
+//! lowest timestamp is a side matter whose failure makes nothing unready, and so is what storage
+//! Prometheus has, which the reference does not ask for.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::client::Client;
+use super::client::{Client, Configuration};
 use super::error::PeerError;
-use super::flags::{FlagError, FlagExpectations, validate_flags};
+use super::flags::{self, FlagError, FlagExpectations, MIN_BLOCK_DURATION_USUAL, validate_flags};
+use super::gauges::Gauges;
+use super::labels::WindowError;
 use super::metrics::PeerMetrics;
 use super::state::{PeerState, PeerWatch};
+use super::storage::{ListedBlocks, PeerStorage, Untold};
 use crate::lifecycle::{Drain, Probe};
-use crate::model::{Clock, ErrorChain, ExternalLabels, TimeOrDuration, TimestampMs};
+use crate::model::{Clock, ErrorChain, ExternalLabels, PromDuration, TimeOrDuration, TimestampMs};
 
 /// Between attempts to fetch the flags.
 const FLAGS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// After so many looks at Prometheus' storage that failed one after the other, though it is up,
+/// what was seen before is too old to build on.
+const FAILED_LOOKS_MAX: u32 = 2;
 
 /// How the heartbeat beats.
 #[derive(Clone, Debug)]
@@ -71,6 +80,32 @@ enum StartError {
     Peer(#[from] PeerError),
     #[error(transparent)]
     Flags(#[from] FlagError),
+}
+
+/// What the next look at Prometheus' storage builds on.
+#[derive(Debug)]
+struct StorageLook {
+    /// As the configuration has it that the iteration fetched.
+    out_of_order_window: Result<PromDuration, Arc<WindowError>>,
+    /// The largest that was told since the last look that succeeded, ms.
+    window_max_ms: i64,
+    /// How many looks succeeded.
+    sequence: u64,
+    /// How many failed since.
+    failed: u32,
+}
+
+/// Why a look at Prometheus' storage failed.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Flags(#[from] FlagError),
+    #[error("Prometheus' configuration is not understood")]
+    Window(#[source] Arc<WindowError>),
+    #[error(transparent)]
+    Untold(#[from] Untold),
 }
 
 // === impl Heartbeat ===
@@ -131,9 +166,12 @@ impl Heartbeat {
         tracing::info!(version, "connected to Prometheus");
         self.state
             .send_modify(|state| state.build_version = version);
-        let labels = self
+        let Configuration {
+            labels,
+            out_of_order_window,
+        } = self
             .retry("fetching Prometheus' external labels", || {
-                self.load_labels()
+                self.load_configuration()
             })
             .await;
         if labels.is_empty() {
@@ -142,13 +180,24 @@ impl Heartbeat {
         tracing::info!(external_labels = %labels.0, "loaded external labels from Prometheus");
         let mut ticks = self.ticks();
         let mut loaded = Instant::now();
+        let mut look = StorageLook {
+            out_of_order_window,
+            window_max_ms: 0,
+            sequence: 0,
+            failed: 0,
+        };
+        self.note_window(&mut look);
         self.publish(labels);
         loop {
-            self.load_lowest(loaded).await;
+            self.load_side_matters(loaded, &mut look).await;
             ticks.tick().await;
             loaded = Instant::now();
-            match self.load_labels().await {
-                Ok(labels) => self.publish(labels),
+            match self.load_configuration().await {
+                Ok(configuration) => {
+                    look.out_of_order_window = configuration.out_of_order_window;
+                    self.note_window(&mut look);
+                    self.publish(configuration.labels);
+                }
                 Err(error) => self.failed("heartbeat", &error).await,
             }
         }
@@ -215,19 +264,114 @@ impl Heartbeat {
         Ok(version)
     }
 
-    async fn load_labels(&self) -> Result<ExternalLabels, StartError> {
+    async fn load_configuration(&self) -> Result<Configuration, StartError> {
         let deadline = Instant::now() + self.config.timeout;
-        let labels = self.within(deadline, self.client.external_labels()).await?;
-        Ok(labels)
+        Ok(self.within(deadline, self.client.configuration()).await?)
     }
 
-    /// Loads the oldest sample's time in what is left of an iteration that began at `started`.
-    async fn load_lowest(&self, started: Instant) {
+    /// Loads what the iteration that began at `started` can do without, in what time is left.
+    async fn load_side_matters(&self, started: Instant, look: &mut StorageLook) {
         if !self.state.borrow().up {
             return;
         }
         let deadline = started + self.config.timeout;
-        let lowest = match self.within(deadline, self.client.lowest_timestamp()).await {
+        // Before the gauges, so that a block cut from the head in between is on Prometheus' side.
+        let blocks = self.within(deadline, self.client.loaded_blocks()).await;
+        let range = self.block_range(deadline, look.window_max_ms > 0).await;
+        let mut gauges = Gauges::default();
+        self.load_lowest(deadline, &mut gauges).await;
+        self.note_storage(look, blocks, range, &gauges);
+    }
+
+    /// A larger window is in force at once, whatever else can be learned.
+    fn note_window(&self, look: &mut StorageLook) {
+        let Ok(window) = &look.out_of_order_window else {
+            return;
+        };
+        let window_max_ms = look.window_max_ms.max(millis(window.to_std()));
+        look.window_max_ms = window_max_ms;
+        self.state.send_if_modified(|state| {
+            let known = state.storage.as_mut();
+            let smaller = known.filter(|known| known.out_of_order_window_ms < window_max_ms);
+            let is_news = smaller.is_some();
+            if let Some(storage) = smaller {
+                storage.out_of_order_window_ms = window_max_ms;
+            }
+            is_news
+        });
+    }
+
+    /// What the head is cut into. It only matters where samples may come out of order.
+    async fn block_range(
+        &self,
+        deadline: Instant,
+        out_of_order: bool,
+    ) -> Result<Duration, LookError> {
+        if out_of_order {
+            let flags = self.within(deadline, self.client.flags()).await?;
+            Ok(flags::block_range(&flags.unwrap_or_default())?)
+        } else {
+            Ok(MIN_BLOCK_DURATION_USUAL)
+        }
+    }
+
+    /// Publishes what was learned of Prometheus' storage, if all was.
+    fn note_storage(
+        &self,
+        look: &mut StorageLook,
+        blocks: Result<Option<ListedBlocks>, PeerError>,
+        range: Result<Duration, LookError>,
+        gauges: &Gauges,
+    ) {
+        let learn = || {
+            let window = look.out_of_order_window.clone();
+            let window_ms = millis(window.map_err(LookError::Window)?.to_std());
+            // The largest since the last look, so that whoever follows sees it at least once.
+            let window_max_ms = look.window_max_ms.max(window_ms);
+            let sequence = look.sequence + 1;
+            let range_ms = millis(range?);
+            let storage = PeerStorage::learned(sequence, blocks?, gauges, window_max_ms, range_ms)?;
+            Ok::<_, LookError>((storage, window_ms))
+        };
+        match learn() {
+            Ok((storage, window_ms)) => {
+                (look.sequence, look.failed) = (storage.sequence, 0);
+                look.window_max_ms = window_ms;
+                self.state
+                    .send_modify(|state| state.storage = Some(storage));
+            }
+            Err(error) => self.note_failed_look(look, &error),
+        }
+    }
+
+    /// One failure keeps what was known before, the next forgets it.
+    fn note_failed_look(&self, look: &mut StorageLook, error: &LookError) {
+        look.failed = look.failed.saturating_add(1);
+        let forgets = look.failed >= FAILED_LOOKS_MAX;
+        let err = ErrorChain(error);
+        if look.failed == 1 {
+            tracing::warn!(
+                %err,
+                "what storage Prometheus has is not known, what was known before is kept"
+            );
+        } else if look.failed == FAILED_LOOKS_MAX {
+            tracing::warn!(
+                %err,
+                "what storage Prometheus has is still not known, so it is asked for everything"
+            );
+        } else {
+            tracing::debug!(%err, "Prometheus' storage is still unknown");
+        }
+        self.state
+            .send_if_modified(|state| forgets && state.storage.take().is_some());
+    }
+
+    /// Loads the oldest sample's time, and what gauges stand near it.
+    async fn load_lowest(&self, deadline: Instant, gauges: &mut Gauges) {
+        let lowest = match self
+            .within(deadline, self.client.lowest_timestamp(gauges))
+            .await
+        {
             Ok(lowest) => Some(lowest.unwrap_or(TimestampMs(i64::MIN))),
             Err(error) => {
                 tracing::warn!(
@@ -329,6 +473,10 @@ impl Heartbeat {
             news
         });
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The file that a path leads to. The ledger itself may not exist yet, its directory does.

@@ -11,15 +11,16 @@ mod client;
 mod document;
 mod error;
 mod flags;
+mod gauges;
 mod heartbeat;
 mod http_client;
 mod labels;
 mod labels_text;
-mod lowest;
 mod metrics;
 mod remote_read;
 mod request;
 mod state;
+mod storage;
 mod url;
 
 pub use api::{
@@ -44,4 +45,5 @@ pub use remote_read::{
     RemoteSeries, SAMPLES_BYTES_MAX, SAMPLES_SERIES_MAX, SamplesError,
 };
 pub use state::{LabelsError, PeerState, PeerWatch, await_labels};
+pub use storage::{ListedBlocks, LoadedBlocks, PeerStorage};
 pub use url::{BaseUrl, InvalidUrl};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::storage::PeerStorage;
 use crate::model::{ExternalLabels, GoDuration, TimestampMs};
 
 /// Prometheus as the last heartbeats saw it.
@@ -30,6 +31,9 @@ pub struct PeerState {
     pub flags_accepted: bool,
     /// Whether Prometheus is alive and replays its write-ahead log.
     pub replaying: bool,
+    /// What storage Prometheus had when it last told; `None` until then, and where it did not tell
+    /// twice in a row though it was up.
+    pub storage: Option<PeerStorage>,
 }
 
 /// The heartbeat's outputs.
@@ -73,6 +77,7 @@ impl PeerState {
             loaded: false,
             flags_accepted: false,
             replaying: false,
+            storage: None,
         }
     }
 }

@@ -13,6 +13,10 @@ fn client(url: &str) -> Client {
     .unwrap()
 }
 
+async fn lowest_timestamp(client: &Client) -> Result<Option<TimestampMs>, PeerError> {
+    client.lowest_timestamp(&mut Gauges::default()).await
+}
+
 fn json(data: &str) -> Reply {
     let body = format!(r#"{{"status":"success","data":{data}}}"#);
     Reply::Bytes(response(
@@ -39,7 +43,10 @@ fn healthy(path: &str) -> Reply {
         }
         "/prom/metrics" => Reply::Endless(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n\
-              a 1\nprometheus_tsdb_lowest_timestamp_seconds 1.5e+09\n"
+              a 1\nprometheus_tsdb_blocks_loaded 3\nprometheus_tsdb_head_max_time 2.5e+12\n\
+              prometheus_tsdb_head_min_time 2e+12\n\
+              prometheus_tsdb_lowest_timestamp_seconds 1.5e+09\n\
+              prometheus_tsdb_storage_blocks_bytes 99\n"
                 .to_vec(),
             b"zzz_metric 1\n".repeat(100),
         ),
@@ -58,8 +65,11 @@ async fn all_calls_are_made_as_the_contract_says() {
     assert_eq!(labels.0.to_string(), r#"{replica="0"}"#);
     let replay = client.wal_replay().await.unwrap();
     assert_eq!((replay.min, replay.max, replay.current), (1, 9, 4));
-    let lowest = client.lowest_timestamp().await.unwrap();
+    let mut gauges = Gauges::default();
+    let lowest = client.lowest_timestamp(&mut gauges).await.unwrap();
     assert_eq!(lowest, Some(TimestampMs(1_500_000_000_000)));
+    assert_eq!(gauges.blocks_loaded(), Some(3));
+    assert_eq!(gauges.head_min(), Some(TimestampMs(2_000_000_000_000)));
     server.hung_up(1).await;
 
     let seen = server.seen();
@@ -228,7 +238,7 @@ async fn bodies_past_their_limit_are_refused() {
         "STATUS_BODY_MAX"
     );
     assert_eq!(
-        limit_of(client.lowest_timestamp().await.unwrap_err()),
+        limit_of(lowest_timestamp(&client).await.unwrap_err()),
         "METRICS_SCAN_MAX"
     );
     server.hung_up(3).await;
@@ -248,7 +258,7 @@ async fn a_huge_error_body_is_read_only_at_its_start() {
 #[tokio::test]
 async fn a_missing_gauge_is_an_error_and_no_data_is_none() {
     let server = ScriptedServer::start(|seen| {
-        let gauge = lowest::METRIC;
+        let gauge = LOWEST_SECONDS;
         Reply::Bytes(match seen.path() {
             "/empty/metrics" => response("200 OK", &[], ""),
             "/html/metrics" => response("200 OK", &[], "<html></html>"),
@@ -259,7 +269,7 @@ async fn a_missing_gauge_is_an_error_and_no_data_is_none() {
         })
     })
     .await;
-    let lowest = async |path: &str| client(&server.url(path)).lowest_timestamp().await;
+    let lowest = async |path: &str| lowest_timestamp(&client(&server.url(path))).await;
     for path in ["/empty", "/html", "/nan"] {
         let error = lowest(path).await.unwrap_err();
         assert!(
@@ -352,4 +362,43 @@ async fn credentials_stay_with_the_host_they_are_for() {
         [expected.map(str::to_owned), expected.map(str::to_owned)]
     );
     assert_eq!(stranger.seen()[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn loaded_blocks_are_listed_or_not_known() {
+    let server = ScriptedServer::start(|seen| match seen.path() {
+        "/new/api/v1/status/tsdb/blocks" => json(
+            r#"{"blocks":[{"ulid":"01HZXW7J7T3Q9V8N2M4K6B5A0C","minTime":1,"stats":{}},
+                {"ulid":"01HZXW7J7T3Q9V8N2M4K6B5A0D","minTime":-5,"maxTime":7,"compaction":{}},
+                {"ulid":"01HZXW7J7T3Q9V8N2M4K6B5A0E","minTime":7,"maxTime":7}]}"#,
+        ),
+        "/fresh/api/v1/status/tsdb/blocks" => json(r#"{"blocks":null}"#),
+        "/bad/api/v1/status/tsdb/blocks" => json(r#"{"blocks":[{"ulid":"x"}]}"#),
+        "/empty/api/v1/status/tsdb/blocks" => json("null"),
+        "/ill/api/v1/status/tsdb/blocks" => {
+            Reply::Bytes(response("500 Internal Server Error", &[], "no"))
+        }
+        _ => Reply::Bytes(response("404 Not Found", &[], "404 page not found\n")),
+    })
+    .await;
+    let blocks = async |path: &str| client(&server.url(path)).loaded_blocks().await;
+    let listed = blocks("/new").await.unwrap().unwrap();
+    let told: Vec<_> = listed
+        .iter()
+        .map(|(id, range)| (id.to_string(), range.mint.0, range.maxt.0))
+        .collect();
+    let block = |id: &str, mint, maxt| (id.to_owned(), mint, maxt);
+    assert_eq!(
+        told,
+        [
+            block("01HZXW7J7T3Q9V8N2M4K6B5A0C", i64::MIN, i64::MAX),
+            block("01HZXW7J7T3Q9V8N2M4K6B5A0D", -5, 7),
+            block("01HZXW7J7T3Q9V8N2M4K6B5A0E", i64::MIN, i64::MAX),
+        ]
+    );
+    assert_eq!(blocks("/fresh").await.unwrap(), Some(ListedBlocks::new()));
+    assert_eq!(blocks("/old").await.unwrap(), None);
+    for path in ["/bad", "/empty", "/ill"] {
+        blocks(path).await.unwrap_err();
+    }
 }

@@ -1,6 +1,6 @@
 //! The state machine against a Prometheus that comes, goes, replays and changes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::lifecycle::{DrainTrigger, ProbeMetrics};
+use crate::model::TimeRange;
 use crate::net::http::{Reply, ScriptedServer, StoppedClock, response, until};
-use crate::prometheus::{Config, HttpClientConfig, LabelsError, await_labels};
+use crate::prometheus::{Config, HttpClientConfig, LabelsError, LoadedBlocks, await_labels};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// tokio rounds timers up to whole milliseconds.
@@ -25,6 +26,8 @@ struct Script {
     yaml: String,
     metrics: Vec<u8>,
     flags: &'static str,
+    /// `None` is a Prometheus before 3.6.
+    blocks: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,10 @@ fn answer(script: &Script, path: &str) -> Reply {
         (_, "/api/v1/status/buildinfo") => ok(r#"{"version":"3.9.0"}"#.to_owned()),
         (_, "/api/v1/status/config") => ok(serde_json::json!({"yaml": script.yaml}).to_string()),
         (_, "/api/v1/status/flags") => ok(script.flags.to_owned()),
+        (_, "/api/v1/status/tsdb/blocks") => match script.blocks {
+            Some(blocks) => ok(blocks.to_owned()),
+            None => Reply::Bytes(response("404 Not Found", &[], "404 page not found\n")),
+        },
         (_, other) => panic!("{other}"),
     }
 }
@@ -90,6 +97,7 @@ async fn start(
         yaml: yaml(labels),
         metrics: gauge("1.6e+09"),
         flags: r#"{"storage.tsdb.min-block-duration":"2h","storage.tsdb.max-block-duration":"2h"}"#,
+        blocks: None,
     }));
     let shared = Arc::clone(&script);
     let server =
@@ -134,6 +142,10 @@ async fn start_uploading(status: Status) -> Bench {
 impl Bench {
     fn state(&self) -> PeerState {
         self.watch.state.borrow().clone()
+    }
+
+    fn script(&self) -> Script {
+        self.script.lock().unwrap().clone()
     }
 
     fn set(&self, change: impl FnOnce(&mut Script)) {
@@ -453,4 +465,195 @@ fn a_file_that_does_not_exist_yet_is_resolved_by_its_directory() {
         resolved(Path::new("/no/such/dir/x")),
         Path::new("/no/such/dir/x")
     );
+}
+
+/// The gauges of a Prometheus with three blocks.
+fn storage_gauges(without: &str) -> Vec<u8> {
+    let text: String = [
+        "prometheus_tsdb_blocks_loaded 3",
+        "prometheus_tsdb_head_max_time 1.7000072e+12",
+        "prometheus_tsdb_head_min_time 1.7e+12",
+        "prometheus_tsdb_lowest_timestamp_seconds 1.6e+09",
+        "prometheus_tsdb_storage_blocks_bytes 777",
+    ]
+    .into_iter()
+    .filter(|line| without.is_empty() || !line.contains(without))
+    .map(|line| format!("{line}\n"))
+    .collect();
+    response("200 OK", &[], text)
+}
+
+/// What [`storage_gauges`] tell.
+fn counted() -> PeerStorage {
+    PeerStorage {
+        sequence: 1,
+        blocks: LoadedBlocks::Counted {
+            blocks: 3,
+            bytes: 777,
+            lowest_ms: (
+                TimestampMs(1_600_000_000_000),
+                TimestampMs(1_600_000_000_999),
+            ),
+        },
+        head_min: TimestampMs(1_700_000_000_000),
+        head_max: TimestampMs(1_700_007_200_000),
+        out_of_order_window_ms: 0,
+        block_range_ms: 7_200_000,
+    }
+}
+
+fn with_window(window: &str) -> String {
+    let labels = yaml("{a: b}");
+    format!("{labels}storage:\n  tsdb:\n    out_of_order_time_window: {window}\n")
+}
+
+#[tokio::test]
+async fn storage_is_told_at_every_beat_that_learns_all_of_it() {
+    let bench = start(Status::Up, "{a: b}", FROM_THE_FIRST, None).await;
+    bench.loaded().await;
+    assert_eq!(bench.state().storage, None, "gauges are missing");
+    bench.set(|script| script.metrics = storage_gauges(""));
+    bench.tick("/metrics").await;
+    assert_eq!(bench.state().storage, Some(counted()));
+
+    bench.set(|script| {
+        script.blocks = Some(
+            r#"{"blocks":[
+                {"ulid":"01HZXW7J7T3Q9V8N2M4K6B5A0C","minTime":5,"maxTime":9}]}"#,
+        );
+        // With a list, the counts are not needed.
+        script.metrics = storage_gauges("blocks");
+    });
+    bench.tick("/metrics").await;
+    let block = "01HZXW7J7T3Q9V8N2M4K6B5A0C".parse().unwrap();
+    let range = TimeRange {
+        mint: TimestampMs(5),
+        maxt: TimestampMs(9),
+    };
+    let listed = PeerStorage {
+        sequence: 2,
+        blocks: LoadedBlocks::Listed(Arc::new([(block, range)].into())),
+        ..counted()
+    };
+    assert_eq!(bench.state().storage, Some(listed.clone()));
+    assert_eq!(
+        bench.requests("/api/v1/status/flags"),
+        0,
+        "without a window the flags do not matter"
+    );
+
+    bench.set(|script| {
+        script.yaml = with_window("30m");
+        script.flags = r#"{"storage.tsdb.min-block-duration":"1h"}"#;
+    });
+    bench.tick("/metrics").await;
+    let with_window = PeerStorage {
+        sequence: 3,
+        out_of_order_window_ms: 1_800_000,
+        block_range_ms: 3_600_000,
+        ..listed
+    };
+    assert_eq!(bench.state().storage, Some(with_window));
+    bench.drained().await;
+}
+
+#[tokio::test]
+async fn storage_that_is_not_told_twice_is_forgotten_and_makes_nothing_unready() {
+    let bench = start(Status::Up, "{a: b}", FROM_THE_FIRST, None).await;
+    bench.set(|script| script.metrics = storage_gauges(""));
+    bench.loaded().await;
+    let good = bench.script();
+    let script = |change: fn(&mut Script)| {
+        let mut script = good.clone();
+        change(&mut script);
+        script
+    };
+    for (what, failing) in [
+        ("list", script(|script| script.blocks = Some("[]"))),
+        (
+            "head",
+            script(|script| script.metrics = storage_gauges("head_min")),
+        ),
+        (
+            "count",
+            script(|script| script.metrics = storage_gauges("blocks_loaded")),
+        ),
+        (
+            "body",
+            script(|script| script.metrics = response("500 Oops", &[], "no")),
+        ),
+        ("window", script(|script| script.yaml = with_window("soon"))),
+        (
+            "block range",
+            script(|script| {
+                script.yaml = with_window("30m");
+                script.flags = r#"{"storage.tsdb.min-block-duration":"x"}"#;
+            }),
+        ),
+    ] {
+        // What failed before leaves nothing behind: the second also takes back the window.
+        for _ in 0..2 {
+            bench.set(|script| *script = good.clone());
+            bench.tick("/metrics").await;
+        }
+        let known = bench.state().storage.expect(what);
+        bench.set(|script| *script = failing);
+        bench.tick("/metrics").await;
+        let window_ms = if what == "block range" { 1_800_000 } else { 0 };
+        let kept = PeerStorage {
+            out_of_order_window_ms: window_ms,
+            ..known
+        };
+        assert_eq!(bench.state().storage, Some(kept), "{what}");
+        bench.tick("/metrics").await;
+        assert_eq!(bench.state().storage, None, "{what}");
+        assert!(bench.state().up && bench.probe.is_ready(), "{what}");
+    }
+    bench.drained().await;
+}
+
+#[tokio::test]
+async fn a_larger_window_is_told_at_once_and_survives_failed_looks() {
+    let bench = start(Status::Up, "{a: b}", FROM_THE_FIRST, None).await;
+    bench.set(|script| script.metrics = storage_gauges(""));
+    bench.loaded().await;
+    bench.tick("/metrics").await;
+    let window = || {
+        let storage = bench.state().storage;
+        storage.map(|storage| storage.out_of_order_window_ms)
+    };
+    assert_eq!(window(), Some(0));
+    let failing = response("500 Oops", &[], "no");
+    bench.set(|script| {
+        script.yaml = with_window("30m");
+        script.metrics.clone_from(&failing);
+    });
+    bench.tick("/metrics").await;
+    assert_eq!(window(), Some(1_800_000), "though the look failed");
+    bench.set(|script| script.yaml = with_window("10m"));
+    bench.tick("/metrics").await;
+    assert_eq!(window(), None, "two looks failed");
+    bench.set(|script| script.metrics = storage_gauges(""));
+    bench.tick("/metrics").await;
+    assert_eq!(window(), Some(1_800_000), "the largest meanwhile");
+    bench.tick("/metrics").await;
+    assert_eq!(window(), Some(600_000));
+    bench.drained().await;
+}
+
+#[tokio::test]
+async fn storage_is_kept_while_prometheus_is_down() {
+    let bench = start(Status::Up, "{a: b}", FROM_THE_FIRST, None).await;
+    bench.set(|script| script.metrics = storage_gauges(""));
+    bench.loaded().await;
+    bench.tick("/metrics").await;
+    let known = bench.state().storage;
+    assert!(known.is_some());
+    bench.set(|script| script.status = Status::Gone);
+    for _ in 0..4 {
+        bench.tick("/api/v1/status/config").await;
+        assert_eq!(bench.state().storage, known);
+    }
+    assert!(!bench.state().up);
+    bench.drained().await;
 }
