@@ -136,6 +136,7 @@ fn store(external: &str) -> Store<Memory> {
         loaded: true,
         flags_accepted: true,
         replaying: false,
+        storage: None,
     };
     let metrics = StoreMetrics::register(&mut Registry::default());
     let (_, state) = watch::channel(state);

@@ -26,7 +26,7 @@ use store::StoreService;
 use crate::lifecycle::Probe;
 use crate::net::grpc::{Call, Code, Method, MethodKind, Service, Status};
 use crate::prometheus::{Client, PeerWatch};
-use crate::store::{PrometheusUpstream, Store};
+use crate::store::{LocalUpstream, Store};
 
 /// Everything that gRPC clients can ask us.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct GrpcDependencies {
     /// How long its statistics may take: `--prometheus.get_config_timeout`.
     pub status_timeout: Duration,
     /// Series and labels.
-    pub store: Store<PrometheusUpstream>,
+    pub store: Store<LocalUpstream>,
 }
 
 const STORE: &str = "thanos.Store";

@@ -28,30 +28,50 @@ mod tag {
 #[derive(Debug)]
 pub(super) enum Message<'a> {
     /// One series.
-    Series(&'a Series),
+    Series(&'a Measured),
     /// Several.
-    Batch(&'a [Series]),
+    Batch(&'a [Measured]),
     /// A text for whoever runs the query.
     Warning(&'a str),
 }
 
+/// A series, and how long it is with the labels that are added. Finding out takes a look at each
+/// chunk, and the length is wanted several times.
+#[derive(Debug)]
+pub(super) struct Measured {
+    series: Series,
+    len: usize,
+}
+
+impl Measured {
+    pub(super) fn new(series: Series, added: &LabelSet) -> Self {
+        let len = series_len(&series, added);
+        Self { series, len }
+    }
+
+    /// How many bytes it takes in a message.
+    pub(super) fn encoded_len(&self) -> usize {
+        delimited(self.len)
+    }
+}
+
 impl Message<'_> {
     /// Exactly how many bytes [`Message::write`] appends.
-    pub(super) fn len(&self, added: &LabelSet) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Series(series) => delimited(series_len(series, added)),
-            Self::Batch(batch) => delimited(batch_len(batch, added)),
+            Self::Series(series) => series.encoded_len(),
+            Self::Batch(batch) => delimited(batch_len(batch)),
             Self::Warning(text) => delimited(text.len()),
         }
     }
 
     /// Appends the message; every series gets the labels `added`, of whose names it has none.
     pub(super) fn write(&self, added: &LabelSet, out: &mut BytesMut) {
-        out.reserve(self.len(added));
+        out.reserve(self.len());
         match self {
             Self::Series(series) => write_series(tag::RESPONSE_SERIES, series, added, out),
             Self::Batch(batch) => {
-                head(tag::RESPONSE_BATCH, batch_len(batch, added), out);
+                head(tag::RESPONSE_BATCH, batch_len(batch), out);
                 for series in *batch {
                     write_series(tag::BATCH_SERIES, series, added, out);
                 }
@@ -64,11 +84,6 @@ impl Message<'_> {
     }
 }
 
-/// How many bytes a series takes in a message, about; for limits on messages.
-pub(super) fn encoded_len(series: &Series, added: &LabelSet) -> usize {
-    delimited(series_len(series, added))
-}
-
 /// A field with its tag and length.
 fn delimited(len: usize) -> usize {
     1 + varint_len(len as u64) + len
@@ -79,9 +94,8 @@ fn head(tag: u8, len: usize, out: &mut BytesMut) {
     put_varint(out, len as u64);
 }
 
-fn batch_len(batch: &[Series], added: &LabelSet) -> usize {
-    let series = batch.iter().map(|s| delimited(series_len(s, added)));
-    series.sum()
+fn batch_len(batch: &[Measured]) -> usize {
+    batch.iter().map(Measured::encoded_len).sum()
 }
 
 fn series_len(series: &Series, added: &LabelSet) -> usize {
@@ -126,8 +140,9 @@ fn encoding_id(chunk: &Chunk) -> u8 {
     }
 }
 
-fn write_series(tag: u8, series: &Series, added: &LabelSet, out: &mut BytesMut) {
-    head(tag, series_len(series, added), out);
+fn write_series(tag: u8, measured: &Measured, added: &LabelSet, out: &mut BytesMut) {
+    let Measured { series, len } = measured;
+    head(tag, *len, out);
     write_labels(&series.labels, added, out);
     for chunk in &series.chunks {
         head(tag::SERIES_CHUNK, aggr_len(chunk), out);
@@ -235,7 +250,7 @@ mod tests {
     fn written(message: &Message<'_>, added: &LabelSet) -> Bytes {
         let mut out = BytesMut::from(&b"before"[..]);
         message.write(added, &mut out);
-        assert_eq!(out.len(), 6 + message.len(added));
+        assert_eq!(out.len(), 6 + message.len());
         out.split_off(6).freeze()
     }
 
@@ -252,9 +267,10 @@ mod tests {
             added in prop::collection::btree_map("[A-Z]|[a-z]{4}|~", "\\PC{1,9}", 0..4),
         ) {
             let added_set = set(&added);
-            let own: Vec<Series> = all
+            let own: Vec<Measured> = all
                 .iter()
                 .map(|(labels, chunks)| Series { labels: set(labels), chunks: chunks.clone() })
+                .map(|series| Measured::new(series, &added_set))
                 .collect();
             let theirs: Vec<thanos::Series> =
                 all.iter().map(|(labels, chunks)| expected(labels, &added, chunks)).collect();
@@ -262,7 +278,7 @@ mod tests {
                 let message = Message::Series(own);
                 let expected = response(series_response::Result::Series(theirs.clone()));
                 prop_assert_eq!(&written(&message, &added_set)[..], &expected[..]);
-                prop_assert_eq!(encoded_len(own, &added_set), expected.len());
+                prop_assert_eq!(own.encoded_len(), expected.len());
             }
             let batch = thanos::SeriesBatch { series: theirs };
             let expected = response(series_response::Result::Batch(batch));

@@ -1,5 +1,6 @@
 //! Why a StoreAPI call has no answer, or no whole one.
 
+use super::blocks::{BlockError, SelectError};
 use super::re2::PatternError;
 use crate::prometheus::{PeerError, PeerErrorClass};
 use crate::tsdb::DecodeError;
@@ -142,6 +143,12 @@ pub enum StoreError {
         /// Its class.
         class: ErrorClass,
     },
+    /// To find the series in local blocks takes too much.
+    #[error(transparent)]
+    Select(SelectError),
+    /// A local block is damaged or gone; Prometheus is asked from now on.
+    #[error("reading local blocks")]
+    Block(#[source] Box<BlockError>),
     /// Nobody listens any more.
     #[error("the caller is gone")]
     CallerGone,
@@ -159,10 +166,11 @@ impl StoreError {
             Self::Limit { .. } | Self::SortBuffer { .. } | Self::TooManyCalls { .. } => {
                 ErrorClass::ResourceExhausted
             }
-            Self::Conflict { .. } | Self::OutOfOrder => ErrorClass::Unavailable,
+            Self::Conflict { .. } | Self::OutOfOrder | Self::Block(_) => ErrorClass::Unavailable,
             Self::LabelsTooLong { .. } | Self::Encoding { .. } | Self::Chunk(_) => {
                 ErrorClass::Internal
             }
+            Self::Select(error) => error.class(),
             Self::Peer(error) => peer_class(error),
             Self::Shared { class, .. } => *class,
             Self::CallerGone => ErrorClass::Canceled,

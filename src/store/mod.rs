@@ -7,6 +7,7 @@
 //! that can't take more makes Prometheus wait. Memory is bounded by constants per call, the number
 //! of calls by [`Gate`], and what has to be sorted by [`SortBuffer`].
 
+mod blocks;
 mod encode;
 mod error;
 mod exemplars;
@@ -39,6 +40,11 @@ mod testing;
 mod upstream;
 mod wire;
 
+pub use blocks::{
+    BlockError, BlockMetrics, BlockSet, CompiledMatcher, Effort, LocalBlocks, LocalStanding,
+    LocalUpstream, SelectError, UNREADABLE_NAMED_MAX, UnreadableBlock, Work, label_names,
+    label_values, select,
+};
 pub use error::{ErrorClass, Limited, StoreError};
 pub use exemplars::exemplars_query;
 #[cfg(any(fuzzing, test, feature = "testing"))]
@@ -48,7 +54,7 @@ pub use label_set::LabelSet;
 pub use metrics::StoreMetrics;
 pub use outbox::{RequestLimits, SeriesSink, SinkClosed};
 pub use overlay::{Inner, Overlay};
-pub use re2::{AnchoredRegex, Pattern, PatternError};
+pub use re2::{AnchoredRegex, Pattern, PatternError, PatternMatcher, Verdict};
 pub use remote::{PrometheusSource, PrometheusUpstream};
 pub use request::{Parsed, QueryRange, SeriesQuery, matches_external};
 pub use resort::Resort;

@@ -3,8 +3,9 @@
 use std::future::Future;
 
 use bytes::BytesMut;
+use xxhash_rust::xxh64::xxh64;
 
-use super::encode::{Message, encoded_len};
+use super::encode::{Measured, Message};
 use super::metrics::{DropLabels, DropReason, StoreMetrics};
 use super::{LabelSet, Limited, Series, SeriesQuery, StoreError};
 
@@ -55,7 +56,7 @@ pub(super) struct Outbox<'a, S> {
     metrics: &'a StoreMetrics,
     batch_series: usize,
     warnings: bool,
-    batch: Vec<Series>,
+    batch: Vec<Measured>,
     batch_bytes: usize,
     received_bytes: usize,
     sent_any: bool,
@@ -63,6 +64,8 @@ pub(super) struct Outbox<'a, S> {
     unflushed: bool,
     series: u64,
     chunks: u64,
+    /// Hash of the labels of the series that came last, which may go on.
+    last: Option<u64>,
 }
 
 impl<'a, S: SeriesSink> Outbox<'a, S> {
@@ -87,6 +90,7 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
             unflushed: false,
             series: 0,
             chunks: 0,
+            last: None,
         }
     }
 
@@ -98,10 +102,11 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
     /// Sends a series, maybe together with the next ones. The first goes out at once.
     pub(super) async fn push(&mut self, series: Series) -> Result<(), StoreError> {
         self.count(&series)?;
+        let series = Measured::new(series, self.added);
         if self.batch_series <= 1 {
             self.send(Message::Series(&series)).await?;
         } else {
-            self.batch_bytes += encoded_len(&series, self.added);
+            self.batch_bytes += series.encoded_len();
             self.batch.push(series);
             let full = self.batch.len() >= self.batch_series || self.batch_bytes >= BATCH_BYTES_MAX;
             if full || !self.sent_any {
@@ -157,7 +162,9 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
     }
 
     fn count(&mut self, series: &Series) -> Result<(), StoreError> {
-        self.series += 1;
+        let labels = Some(xxh64(series.labels.wire(), 0));
+        self.series += u64::from(self.last != labels);
+        self.last = labels;
         self.chunks += series.chunks.len() as u64;
         let samples = self.chunks.saturating_mul(SAMPLES_PER_CHUNK);
         for (what, reason, limit, got) in [
@@ -198,7 +205,7 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
 
     async fn send(&mut self, message: Message<'_>) -> Result<(), StoreError> {
         let added = self.added;
-        let len = message.len(added);
+        let len = message.len();
         let encode = |out: &mut BytesMut| message.write(added, out);
         self.unflushed = true;
         self.sink.send(len, encode).await.map_err(gone)

@@ -78,28 +78,41 @@ impl Overlay {
         names.filter_map(|name| std::str::from_utf8(name).ok())
     }
 
+    /// Takes the overlay's labels off a series that seldom has one.
+    ///
+    /// # Errors
+    /// Where the labels are too long.
+    pub fn strip(&self, labels: LabelSet) -> Result<Inner, StoreError> {
+        let is_managed = |(name, _): (&[u8], &[u8])| self.managed.contains_key(name);
+        if !labels.iter().any(is_managed) {
+            let conflict = None;
+            return Ok(Inner { labels, conflict });
+        }
+        self.inner(labels.iter())
+    }
+
     /// Takes the overlay's labels off a series; `labels` are sorted by name.
     ///
     /// # Errors
     /// Where the labels are too long.
-    pub fn inner<'a>(
+    pub fn inner<'a, T: AsRef<[u8]> + ?Sized + 'a>(
         &self,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        labels: impl Iterator<Item = (&'a T, &'a T)>,
     ) -> Result<Inner, StoreError> {
         let mut inner = LabelSet::with_capacity(LABELS_EXPECTED, LABEL_BYTES_EXPECTED);
         let mut conflict = None;
-        let mut before: Option<&str> = None;
+        let mut before: Option<&[u8]> = None;
         for (name, value) in labels {
+            let (name, value) = (name.as_ref(), value.as_ref());
             // Sets with unsorted or repeated names would break all that follows.
             if before.is_some_and(|before| before >= name) {
                 return Err(StoreError::OutOfOrder);
             }
             before = Some(name);
-            match self.managed.get(name.as_bytes()) {
-                None => inner.push(name.as_bytes(), value.as_bytes())?,
-                Some(merged) if value.is_empty() || merged.as_deref() == Some(value.as_bytes()) => {
-                }
-                Some(_) => conflict = Some(name.to_owned()),
+            match self.managed.get(name) {
+                None => inner.push(name, value)?,
+                Some(merged) if value.is_empty() || merged.as_deref() == Some(value) => {}
+                Some(_) => conflict = Some(String::from_utf8_lossy(name).into_owned()),
             }
         }
         Ok(Inner {

@@ -12,11 +12,15 @@
 //! have to go before it is put in at the end.
 
 mod class;
+mod expand;
+mod shortcut;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use class::{ClassReader, PerlClass};
+
+pub use shortcut::{PatternMatcher, Verdict};
 
 /// A pattern's greatest length. Dashboards send lists of thousands of names.
 pub(super) const PATTERN_BYTES_MAX: usize = 768 << 10;

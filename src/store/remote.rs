@@ -216,7 +216,8 @@ fn storable(chunk: RemoteChunk) -> Result<Chunk, StoreError> {
     Ok(Chunk::new(chunk.min_ms, chunk.max_ms, encoding, data))
 }
 
-fn storable_encoding(encoding: Encoding) -> Option<ChunkEncoding> {
+/// The name that StoreAPI has for an encoding; `None` where it has none.
+pub(super) fn storable_encoding(encoding: Encoding) -> Option<ChunkEncoding> {
     match encoding {
         Encoding::Xor => Some(ChunkEncoding::Xor),
         Encoding::Histogram => Some(ChunkEncoding::Histogram),

@@ -218,12 +218,15 @@ async fn warn<S: SeriesSink>(
     Ok(())
 }
 
-/// Sorts off the runtime's threads: a million label sets take a second. Stable, so pieces of one
-/// series stay in order. The lease goes along: what is sorted is in memory until that is done, even
+/// Sorts off the runtime's threads: a million label sets take a second. Pieces of one series, which
+/// may have come from several sources, stand in the order of time; without chunks they are one. The
+/// lease goes along: what is sorted is in memory until that is done, even
 /// if nobody waits for it any more.
 async fn sorted(mut all: Vec<Series>, lease: Lease) -> (Vec<Series>, Lease) {
     let sorting = tokio::task::spawn_blocking(move || {
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let first_ms = |series: &Series| series.chunks.first().map(|chunk| chunk.min_ms);
+        all.sort_by(|a, b| a.labels.cmp(&b.labels).then(first_ms(a).cmp(&first_ms(b))));
+        all.dedup_by(|b, a| b.chunks.is_empty() && a.labels == b.labels);
         (all, lease)
     });
     match sorting.await {

@@ -11,7 +11,7 @@ use super::outbox::RequestLimits;
 use super::proof::{InnerLabels, Sighting};
 use super::shared::{Flights, SharedSource};
 use super::upstream::{Select, Upstream};
-use super::{Gate, PrometheusUpstream, SortBuffer, StoreError};
+use super::{BlockSet, Gate, LocalUpstream, PrometheusUpstream, SortBuffer, StoreError};
 use crate::prometheus::{Client, PeerState, PeerWatch};
 
 /// How a store works.
@@ -58,16 +58,19 @@ impl<U: Upstream> fmt::Debug for Store<U> {
     }
 }
 
-impl Store<PrometheusUpstream> {
-    /// A store over the Prometheus that `client` asks and whose heartbeat is `peer`.
+impl Store<LocalUpstream> {
+    /// A store over the Prometheus that `client` asks and whose heartbeat is `peer`; `blocks` are
+    /// those of its data directory that are at hand.
     pub fn over_prometheus(
         config: Config,
         client: Client,
         peer: &PeerWatch,
+        blocks: Option<BlockSet>,
         registry: &mut Registry,
     ) -> Self {
         let metrics = StoreMetrics::register(registry);
-        let upstream = PrometheusUpstream::new(client, &metrics);
+        let prometheus = PrometheusUpstream::new(client, &metrics);
+        let upstream = LocalUpstream::new(prometheus, blocks);
         Self::new(config, upstream, peer.state.clone(), metrics)
     }
 }

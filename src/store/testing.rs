@@ -86,6 +86,7 @@ impl Fake {
             loaded: true,
             flags_accepted: true,
             replaying: false,
+            storage: None,
         };
         let (_, state) = watch::channel(state);
         let metrics = StoreMetrics::register(&mut Registry::default());

@@ -7,19 +7,19 @@ use bytes::BytesMut;
 use super::wire::{reply, request};
 use crate::model::ErrorChain;
 use crate::net::grpc::{Call, Code, MessageSink, Status};
-use crate::store::{ErrorClass, PrometheusUpstream, SeriesSink, SinkClosed, Store, StoreError};
+use crate::store::{ErrorClass, LocalUpstream, SeriesSink, SinkClosed, Store, StoreError};
 
 /// Answers from a store.
 #[derive(Debug)]
 pub(super) struct StoreService {
-    store: Store<PrometheusUpstream>,
+    store: Store<LocalUpstream>,
 }
 
 /// A sink of the store's that is a call's.
 struct CallSink<'a>(&'a mut MessageSink);
 
 impl StoreService {
-    pub(super) fn new(store: Store<PrometheusUpstream>) -> Self {
+    pub(super) fn new(store: Store<LocalUpstream>) -> Self {
         Self { store }
     }
 

@@ -1,0 +1,98 @@
+//! Series of local blocks as a stream: batches are read on blocking threads, one ahead of what is
+//! being sent.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::reader::{BlockReader, Step};
+use crate::store::{Series, SeriesSource, StoreError};
+
+/// Series of one call. Dropping it ends the reading with the batch that is under way.
+#[derive(Debug)]
+pub(super) struct BlockSource {
+    readers: Arc<Semaphore>,
+    ready: std::vec::IntoIter<Series>,
+    under_way: Option<JoinHandle<Read>>,
+}
+
+/// What came, and the reader for what is next.
+#[derive(Debug)]
+struct Read {
+    step: Result<Step, StoreError>,
+    reader: Box<BlockReader>,
+}
+
+impl BlockSource {
+    /// Begins to read; `readers` bounds how many threads read blocks at once.
+    pub(super) fn new(reader: BlockReader, readers: Arc<Semaphore>) -> Self {
+        let mut source = Self {
+            readers,
+            ready: Vec::new().into_iter(),
+            under_way: None,
+        };
+        source.read_on(Box::new(reader));
+        source
+    }
+
+    fn read_on(&mut self, reader: Box<BlockReader>) {
+        let readers = Arc::clone(&self.readers);
+        self.under_way = Some(tokio::spawn(async move {
+            // Never closed.
+            let permit = readers.acquire_owned().await;
+            let read = move || {
+                let mut reader = reader;
+                let step = reader.step();
+                drop(permit);
+                Read { step, reader }
+            };
+            finished(tokio::task::spawn_blocking(read)).await
+        }));
+    }
+}
+
+impl SeriesSource for BlockSource {
+    type Item = Series;
+
+    async fn next(&mut self) -> Result<Option<Series>, StoreError> {
+        loop {
+            if let Some(series) = self.ready.next() {
+                return Ok(Some(series));
+            }
+            let Some(under_way) = &mut self.under_way else {
+                return Ok(None);
+            };
+            let read = finished(under_way).await;
+            self.under_way = None;
+            let step = read.step?;
+            if !step.is_over {
+                self.read_on(read.reader);
+            }
+            self.ready = step.series.into_iter();
+        }
+    }
+}
+
+impl Drop for BlockSource {
+    /// What waits for a thread does not begin.
+    fn drop(&mut self) {
+        if let Some(under_way) = &self.under_way {
+            under_way.abort();
+        }
+    }
+}
+
+/// What a task returns; its panic continues here.
+pub(super) async fn finished<T>(
+    task: impl Future<Output = Result<T, tokio::task::JoinError>>,
+) -> T {
+    match task.await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and drops this task where it waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
