@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::cli::{
-    BenchCommand, Cli, Command, GlobalArgs, Invocation, SidecarArgs, StoreCommand, UploadBenchArgs,
+    BenchCommand, BlockCommand, Cli, Command, GlobalArgs, Invocation, SidecarArgs, StoreCommand,
+    UploadBenchArgs,
 };
 use self::commands::CommandError;
 use crate::model::{Clock, ErrorChain};
@@ -80,6 +81,7 @@ fn execute(cli: &Cli, environment: &Environment) -> u8 {
     let ended = match &cli.command {
         Command::Sidecar(sidecar) => run_sidecar(&cli.global, sidecar, environment),
         Command::Bench(BenchCommand::Upload(args)) => run_bench(&cli.global, args, environment),
+        Command::Block(command) => run_block(&cli.global, command, environment),
         Command::Store(command) => run_store(&cli.global, command, environment),
     };
     ended.unwrap_or_else(|error| {
@@ -115,6 +117,22 @@ fn run_bench(
     Ok(match commands::bench::upload(args, environment)? {
         commands::bench::Ended::Done => DONE,
         commands::bench::Ended::Interrupted => INTERRUPTED,
+    })
+}
+
+fn run_block(
+    global: &GlobalArgs,
+    command: &BlockCommand,
+    environment: &Environment,
+) -> Result<u8, CommandError> {
+    let (_, sidecar) = cli::defaults();
+    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+        command: "block",
+        source,
+    })?;
+    Ok(match commands::block::run(command, environment)? {
+        commands::block::Found::Sound => DONE,
+        commands::block::Found::Faults => FAILED,
     })
 }
 

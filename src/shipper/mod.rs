@@ -11,6 +11,7 @@ mod error;
 mod metrics;
 mod overlap;
 mod progress;
+mod prove;
 mod record;
 mod refs;
 mod resume;
@@ -34,5 +35,6 @@ mod tests;
 
 pub use decide::Policy;
 pub use metrics::ShipperMetrics;
+pub use prove::{BlockFault, ProvenBlock, prove_block};
 pub use shipper::{Dependencies, Shipper, ShipperConfig, ShipperError};
 pub use source::HashFunc;

@@ -223,8 +223,10 @@ impl<'a> Reader<'a> {
 
     fn argument(&mut self, word: &OsStr) -> Result<(), InvalidArguments> {
         if !self.current.has_subcommands() {
-            let taken = self.current.get_positionals().count();
-            if self.positional_words.len() >= taken {
+            let mut taken = self.current.get_positionals();
+            let is_taken = taken.any(|arg| matches!(arg.get_action(), ArgAction::Append))
+                || self.positional_words.len() < self.current.get_positionals().count();
+            if !is_taken {
                 return Err(InvalidArguments::Unexpected(shown(word)));
             }
             self.positional_words.push(word.to_owned());

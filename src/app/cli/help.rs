@@ -24,6 +24,7 @@ pub(super) fn text(commands: &[String]) -> String {
 /// What a usage error begins with.
 pub(super) fn usage() -> String {
     "usage: outrigger sidecar [<flags>]\n       outrigger bench upload [<flags>]\n\
+     \x20      outrigger block ls|inspect|verify|dump [<flags>] <directory> ...\n\
      \x20      outrigger store info|labels|values|series [<flags>] <host:port> ...\n\n\
      `outrigger sidecar --help` lists the flags.\n"
         .to_owned()

@@ -7,6 +7,7 @@
 
 mod argv;
 mod bench;
+mod block;
 mod byte_size;
 mod choice;
 mod help;
@@ -32,6 +33,7 @@ pub use bench::{
     BenchCommand, EngineArgs, EngineChoice, InvalidEngine, LoadArgs, OptionalSize, OutputFormat,
     RunArgs, SweepAxes, UploadBenchArgs,
 };
+pub use block::{BlockCommand, BlockDumpArgs, BlockOutput, DumpOutput};
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use choice::{HashFunc, InvalidChoice, ReloadMethod};
 pub use sidecar::{
@@ -64,6 +66,9 @@ pub enum Command {
     /// Measures what this machine and a bucket can do.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Looks into blocks on this machine's disk.
+    #[command(subcommand)]
+    Block(Box<BlockCommand>),
     /// Asks a StoreAPI server, of whatever component, what it has.
     #[command(subcommand)]
     Store(Box<StoreCommand>),

@@ -485,6 +485,14 @@ pub struct StoreArgs {
         value_name = "COUNT", default_value = "50", value_parser = number::parse_concurrency
     )]
     pub max_concurrent_series: usize,
+
+    /// Answer from the blocks below --tsdb.path what Prometheus need not be asked for, as long as
+    /// they are proven to be those that Prometheus has loaded.
+    #[arg(
+        id = "store.local-blocks", long = "store.local-blocks",
+        default_value = "true", action = clap::ArgAction::Set
+    )]
+    pub local_blocks: bool,
 }
 
 /// Flags of request logging.

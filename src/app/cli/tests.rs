@@ -2,11 +2,13 @@
 
 mod arguments_file;
 mod bench;
+mod block;
 mod errors;
 mod flag_list;
 mod operator;
 mod store;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -35,6 +37,37 @@ fn printed(flags: &[&str]) -> String {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{flags:?}: {other:?}"),
     }
+}
+
+/// The flags of a command's commands against their committed list.
+fn assert_flags(command: &str, list: &str) {
+    let mut root = Cli::command();
+    root.build();
+    let command = root.find_subcommand(command).unwrap();
+    let mut found = BTreeMap::<(String, String), Vec<&str>>::new();
+    for command in command.get_subcommands() {
+        let flags = command.get_arguments().filter(|arg| !arg.is_global_set());
+        for arg in flags.filter(|arg| arg.get_id() != "help") {
+            let Some(name) = arg.get_long() else {
+                assert!(arg.is_positional());
+                continue;
+            };
+            let default = match arg.get_default_values() {
+                [] => "-",
+                [value] if value.is_empty() => "\"\"",
+                [value] => value.to_str().unwrap(),
+                more => panic!("{name} has the defaults {more:?}"),
+            };
+            let row = found.entry((name.to_owned(), default.to_owned()));
+            row.or_default().push(command.get_name());
+        }
+    }
+    let rows = found.iter();
+    let actual: Vec<String> = rows
+        .map(|((name, default), commands)| format!("{}\t{name}\t{default}", commands.join(",")))
+        .collect();
+    let committed: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(actual, committed);
 }
 
 // === values ===

@@ -1,6 +1,8 @@
 //! What the process can be asked to do.
 
 pub mod bench;
+pub mod block;
+mod progress;
 pub mod sidecar;
 pub mod store;
 

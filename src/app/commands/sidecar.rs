@@ -366,6 +366,13 @@ impl Parts {
         });
         let drain = supervisor.drain();
         supervisor.spawn("heartbeat", heartbeat.run(drain));
+        if let Some(blocks) = grpc.blocks() {
+            let drain = supervisor.drain();
+            supervisor.spawn("local blocks", async move {
+                blocks.follow(drain).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
         let drain = supervisor.drain();
         let grpc_grace = grpc.grace();
         supervisor.spawn("gRPC server", grpc.run(drain));

@@ -1,7 +1,5 @@
 //! The flags and words of `outrigger store`, and what they lead to.
 
-use std::collections::BTreeMap;
-
 use super::*;
 
 fn store(words: &[&str]) -> StoreCommand {
@@ -187,32 +185,6 @@ fn the_help_of_each_command_tells_its_words() {
 
 #[test]
 fn the_flags_are_those_of_the_committed_list() {
-    let mut root = Cli::command();
-    root.build();
-    let store = root.find_subcommand("store").unwrap();
-    let mut found = BTreeMap::<(String, String), Vec<&str>>::new();
-    for command in store.get_subcommands() {
-        let flags = command.get_arguments().filter(|arg| !arg.is_global_set());
-        for arg in flags.filter(|arg| arg.get_id() != "help") {
-            let Some(name) = arg.get_long() else {
-                assert!(arg.is_positional());
-                continue;
-            };
-            let default = match arg.get_default_values() {
-                [] => "-",
-                [value] if value.is_empty() => "\"\"",
-                [value] => value.to_str().unwrap(),
-                more => panic!("{name} has the defaults {more:?}"),
-            };
-            let row = found.entry((name.to_owned(), default.to_owned()));
-            row.or_default().push(command.get_name());
-        }
-    }
-    let rows = found.iter();
-    let actual: Vec<String> = rows
-        .map(|((name, default), commands)| format!("{}\t{name}\t{default}", commands.join(",")))
-        .collect();
     let list = include_str!("../../../../tests/golden/store_flags.txt");
-    let committed: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(actual, committed);
+    assert_flags("store", list);
 }

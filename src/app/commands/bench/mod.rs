@@ -8,7 +8,6 @@
 mod clean_up;
 mod files;
 mod measure;
-mod progress;
 mod report;
 mod setup;
 mod source;
@@ -21,11 +20,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anyhow::Context as _;
 
 use self::files::Load;
-use self::progress::Goal;
 use self::setup::Setup;
 use self::sweep::Setting;
 use self::upload::Run;
 use super::CommandError;
+use super::progress::{self, Goal};
 use super::sidecar::runtime;
 use crate::app::Environment;
 use crate::app::cli::UploadBenchArgs;

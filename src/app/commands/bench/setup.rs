@@ -11,10 +11,10 @@ use prometheus_client::registry::Registry;
 
 use super::clean_up::Written;
 use super::files::Load;
-use super::progress::Goal;
 use super::sweep::{Setting, grid};
 use crate::app::Environment;
 use crate::app::cli::{EngineChoice, OutputFormat, UploadBenchArgs};
+use crate::app::commands::progress::Goal;
 use crate::app::config::PathOrContent;
 use crate::disk::{BufferPool, Containment, Dir, DiskEngine, EngineRequest};
 use crate::model::{BlockId, Clock};

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::Stop;
 use super::files::{Load, LoadFile};
 use super::measure::{CpuTime, peak_rss_bytes, reset_peak_rss};
-use super::progress;
 use super::setup::{Setup, Target};
 use super::source::{FileSource, Interrupted};
 use super::sweep::Setting;
+use crate::app::commands::progress;
 use crate::disk::Dir;
 use crate::objstore::{LatencyHistogram, MultipartState, ObjectKey, RequestTotals};
 

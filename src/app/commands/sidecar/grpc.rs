@@ -14,7 +14,7 @@ use crate::lifecycle::{Drain, Probe};
 use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
-use crate::store::{self, RequestLimits, Store};
+use crate::store::{self, BlockMetrics, BlockSet, RequestLimits, Store};
 
 /// The gRPC server and what it serves, not yet listening.
 pub(super) struct GrpcPart {
@@ -22,6 +22,7 @@ pub(super) struct GrpcPart {
     config: GrpcServerConfig,
     metrics: GrpcMetrics,
     services: GrpcServices,
+    blocks: Option<BlockSet>,
     state: watch::Receiver<PeerState>,
     grace: Duration,
 }
@@ -45,8 +46,18 @@ impl GrpcPart {
             grace_period,
             ..
         } = &sidecar.grpc;
-        let store =
-            Store::over_prometheus(store_config(&sidecar.store), client.clone(), peer, registry);
+        let blocks = sidecar.store.local_blocks.then(|| {
+            let data_dir = sidecar.tsdb.path.clone();
+            let metrics = BlockMetrics::register(registry);
+            BlockSet::new(
+                data_dir,
+                environment.clock.clone(),
+                peer.state.clone(),
+                metrics,
+            )
+        });
+        let config = store_config(&sidecar.store);
+        let store = Store::over_prometheus(config, client.clone(), peer, blocks.clone(), registry);
         let jitter_seed = u64::try_from(environment.clock.now_ns()).unwrap_or_default();
         Ok(Self {
             address: address.clone(),
@@ -63,9 +74,15 @@ impl GrpcPart {
                 status_timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
                 store,
             }),
+            blocks,
             state: peer.state.clone(),
             grace: grace_period.to_std_or_zero(),
         })
+    }
+
+    /// What has to be followed, so that local blocks can answer.
+    pub(super) fn blocks(&self) -> Option<BlockSet> {
+        self.blocks.clone()
     }
 
     /// How long calls under way may go on at the end.
