@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod bench;
+mod block;
 mod cli;
 mod grpc;
 mod ledger;

@@ -1,30 +1,19 @@
 //! Remote read against a real Prometheus: the samples decoded from its chunks are those that its
 //! query API tells, for floats and native histograms, whatever the encoding.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outrigger::model::{MatchOp, Matcher};
-use outrigger::prometheus::{
-    Client, Config, HttpClientConfig, LabelsText, RemoteQuery, Scope, SeriesOrder,
+use outrigger::prometheus::{Client, LabelsText, RemoteQuery, Scope, SeriesOrder};
+use outrigger::tsdb::{Encoding, transcode};
+
+use crate::support::{
+    LABELS, Labels, Point, PointsOf, Prometheus, PrometheusSetup, Site, client, decode, eventually,
+    get, is_stale, left_out, queried,
 };
-use outrigger::tsdb::{Encoding, HistogramCounts, Sample, Samples, transcode};
 
-use crate::support::{LABELS, Prometheus, PrometheusSetup, Site, eventually, get, left_out};
-
-type Labels = BTreeMap<String, String>;
-type Series = BTreeMap<Labels, Vec<(i64, Point)>>;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Point {
-    /// Bits of the value.
-    Float(u64),
-    /// Bits of count and sum.
-    Histogram(u64, u64),
-}
-
-const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 /// How far back the samples go that are compared.
 const RANGE_S: i64 = 4;
 
@@ -89,15 +78,6 @@ fn compare(features: &str) -> BTreeSet<i32> {
     encodings
 }
 
-fn client(address: SocketAddr) -> Client {
-    Client::new(Config {
-        url: format!("http://{address}/").parse().unwrap(),
-        http_client: HttpClientConfig::default(),
-        thanos_version: "0.42.4".to_owned(),
-    })
-    .unwrap()
-}
-
 fn everything() -> Vec<Matcher> {
     vec![Matcher {
         op: MatchOp::Equal,
@@ -107,7 +87,7 @@ fn everything() -> Vec<Matcher> {
 }
 
 /// All samples by remote read; also which encodings came.
-async fn read(client: &Client, start_ms: i64, end_ms: i64) -> (Series, BTreeSet<i32>) {
+async fn read(client: &Client, start_ms: i64, end_ms: i64) -> (PointsOf, BTreeSet<i32>) {
     let query = RemoteQuery {
         start_ms,
         end_ms,
@@ -115,17 +95,15 @@ async fn read(client: &Client, start_ms: i64, end_ms: i64) -> (Series, BTreeSet<
     };
     let mut answer = client.remote_read(&query).await.unwrap();
     assert!(answer.is_streamed());
-    let (mut all, mut encodings) = (Series::new(), BTreeSet::new());
+    let (mut all, mut encodings) = (PointsOf::new(), BTreeSet::new());
     let mut previous = Labels::new();
     while let Some(series) = answer.next().await.unwrap() {
         let mut labels: Labels = owned(series.labels());
         for (name, value) in LABELS {
-            assert_eq!(labels.remove(*name).as_deref(), Some(*value));
+            let merged = labels.iter().position(|(n, v)| n == name && v == value);
+            labels.remove(merged.unwrap());
         }
-        assert!(
-            previous.iter().le(labels.iter()),
-            "{previous:?} before {labels:?}"
-        );
+        assert!(previous <= labels, "{previous:?} before {labels:?}");
         previous.clone_from(&labels);
         for chunk in &series.chunks {
             encodings.insert(chunk.encoding);
@@ -147,81 +125,18 @@ async fn read(client: &Client, start_ms: i64, end_ms: i64) -> (Series, BTreeSet<
     (all, encodings)
 }
 
-fn is_stale(point: Point) -> bool {
-    match point {
-        Point::Float(bits) | Point::Histogram(_, bits) => bits == STALE_NAN_BITS,
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
-fn decode(encoding: Encoding, data: &[u8]) -> Vec<(i64, Point)> {
-    let samples = Samples::new(encoding, data).unwrap();
-    let points = samples.map(|sample| match sample.unwrap() {
-        Sample::Float(sample) => (sample.t_ms, Point::Float(canonical(sample.value))),
-        Sample::Histogram(sample) => {
-            let count = match sample.counts {
-                HistogramCounts::Integer { count, .. } => count as f64,
-                HistogramCounts::Float { count, .. } => count,
-            };
-            let (count, sum) = (count.to_bits(), canonical(sample.sum));
-            (sample.t_ms, Point::Histogram(count, sum))
-        }
-    });
-    points.collect()
-}
-
-/// All NaNs but stale markers are one, as in text.
-fn canonical(value: f64) -> u64 {
-    match value.to_bits() {
-        STALE_NAN_BITS => STALE_NAN_BITS,
-        _ if value.is_nan() => f64::NAN.to_bits(),
-        bits => bits,
-    }
-}
-
 /// All samples by the query API.
-fn query(address: SocketAddr, start_ms: i64, end_ms: i64) -> Series {
-    let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
-    let path = format!(
-        "/api/v1/query?query=%7Bjob%3D%22prometheus%22%7D%5B{RANGE_S}s%5D&time={}",
-        seconds(end_ms)
-    );
-    let (status, body) = get(address, &path).unwrap();
-    assert_eq!(status, 200, "{body}");
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let number = |value: &serde_json::Value| -> f64 { value.as_str().unwrap().parse().unwrap() };
-    let mut all = Series::new();
-    for series in body["data"]["result"].as_array().unwrap() {
-        let labels = series["metric"].as_object().unwrap().iter();
-        let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
-        let mut points = Vec::new();
-        for value in series["values"].as_array().into_iter().flatten() {
-            let point = Point::Float(canonical(number(&value[1])));
-            points.push((as_ms(&value[0]), point));
-        }
-        for value in series["histograms"].as_array().into_iter().flatten() {
-            let (count, sum) = (number(&value[1]["count"]), number(&value[1]["sum"]));
-            points.push((
-                as_ms(&value[0]),
-                Point::Histogram(count.to_bits(), canonical(sum)),
-            ));
-        }
+fn query(address: SocketAddr, start_ms: i64, end_ms: i64) -> PointsOf {
+    let mut all = queried(address, "{job=\"prometheus\"}", end_ms, end_ms - start_ms);
+    for points in all.values_mut() {
         points.retain(|&(t, _)| t > start_ms);
-        points.sort_by_key(|&(t, _)| t);
-        if !points.is_empty() {
-            all.insert(labels.collect(), points);
-        }
     }
+    all.retain(|_, points| !points.is_empty());
     all
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a time of today")]
-fn as_ms(seconds: &serde_json::Value) -> i64 {
-    (seconds.as_f64().unwrap() * 1000.0).round() as i64
-}
-
 /// The label sets of `/api/v1/series`, sorted on demand, hold those that were read.
-async fn series_are_those_read(client: &Client, start_ms: i64, end_ms: i64, read: &Series) {
+async fn series_are_those_read(client: &Client, start_ms: i64, end_ms: i64, read: &PointsOf) {
     let matchers = everything();
     let scope = Scope {
         matchers: &matchers,
@@ -235,7 +150,7 @@ async fn series_are_those_read(client: &Client, start_ms: i64, end_ms: i64, read
     while stream.next_into(&mut labels).await.unwrap() {
         all.push(owned(labels.iter()));
     }
-    assert!(all.is_sorted_by(|a, b| a.iter().lt(b.iter())));
+    assert!(all.is_sorted_by(|a, b| a < b));
     for labels in read.keys() {
         assert!(all.contains(labels), "{labels:?}");
     }

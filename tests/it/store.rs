@@ -1,9 +1,11 @@
 //! StoreAPI of the binary beside a real Prometheus: what it tells, and what it never tells.
 
+mod blocks;
 mod command;
 mod differential;
 mod faults;
 mod limits;
+mod live;
 
 use std::fmt::Write as _;
 
@@ -78,6 +80,8 @@ impl Stand {
         let prometheus = Prometheus::start(&site.data, setup);
         let proxy = RemoteProxy::new(prometheus.address());
         let mut arguments = site.arguments(proxy.address(), flags);
+        // What is seen at the proxy is all that is read.
+        arguments.push("--no-store.local-blocks".to_owned());
         arguments.retain(|argument| !argument.starts_with("--objstore.config"));
         let outrigger = Outrigger::start(&arguments);
         let client = StoreClient::connect(outrigger.grpc_address());

@@ -1,32 +1,21 @@
 //! Series against what Prometheus itself tells: `/api/v1/query` for samples, a remote read decoded
 //! here for the stale markers that it hides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use outrigger::model::{MatchOp, Matcher};
-use outrigger::prometheus::{Client, Config, HttpClientConfig, RemoteQuery};
+use outrigger::prometheus::RemoteQuery;
 use outrigger::proto::thanos::{LabelMatcher, Series, SeriesRequest, ShardInfo};
-use outrigger::tsdb::{Encoding, HistogramCounts, Sample, Samples};
+use outrigger::tsdb::Encoding;
 use xxhash_rust::xxh64::xxh64;
 
 use super::{END_MS, START_MS, STEP_S, Stand, everything, exposition, request, with_external};
 use crate::support::{
-    PrometheusSetup, Site, backfill_text, eventually, get, left_out, matcher, pairs,
+    Labels, Point, Points, PointsOf, PrometheusSetup, Random, Site, backfill_text, decode,
+    eventually, get, is_stale, left_out, matcher, pairs, queried, remotely_read,
 };
 
-type Labels = Vec<(String, String)>;
-type Points = Vec<(i64, Point)>;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Point {
-    /// Bits of the value.
-    Float(u64),
-    /// Bits of count and sum.
-    Histogram(u64, u64),
-}
-
-const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 const SELECTS: u64 = 60;
 const SEED: u64 = 0x5eed_0005;
 
@@ -125,7 +114,7 @@ fn compare_backfilled(stand: &Stand, random: &mut Random, is_left_open: bool) ->
     }
     assert!(answer.warnings.is_empty(), "{context}");
     let found = checked(&answer.series, &context);
-    let expected: BTreeMap<Labels, Points> = expected
+    let expected: PointsOf = expected
         .into_iter()
         .map(|(labels, points)| (with_external(labels.into_iter()), points))
         .collect();
@@ -189,7 +178,20 @@ fn compare_live(stand: &Stand, is_left_open: bool) -> BTreeSet<i32> {
     (asked.min_time, asked.max_time) = (start_ms, end_ms);
     let answer = stand.client.series(&asked);
     let mut found = checked(&answer.series, "live");
-    let (read, encodings) = remotely_read(address, start_ms, end_ms);
+    let query = RemoteQuery {
+        start_ms,
+        end_ms,
+        matchers: vec![Matcher {
+            op: MatchOp::Equal,
+            name: "job".to_owned(),
+            value: "prometheus".to_owned(),
+        }],
+    };
+    let (read, encodings) = remotely_read(address, &query);
+    let read = read.into_iter();
+    let read: PointsOf = read
+        .map(|(labels, points)| (with_external(labels.into_iter()), points))
+        .collect();
     assert_eq!(found, read);
     let markers = found
         .values()
@@ -201,7 +203,7 @@ fn compare_live(stand: &Stand, is_left_open: bool) -> BTreeSet<i32> {
     }
     found.retain(|_, points| !points.is_empty());
     let expected = queried(address, "{job=\"prometheus\"}", end_ms, range_ms);
-    let expected: BTreeMap<Labels, Points> = expected
+    let expected: PointsOf = expected
         .into_iter()
         .map(|(labels, points)| (with_external(labels.into_iter()), points))
         .collect();
@@ -219,8 +221,8 @@ fn compare_live(stand: &Stand, is_left_open: bool) -> BTreeSet<i32> {
 }
 
 /// Labels and samples, after a look at order, times and hashes.
-fn checked(series: &[Series], context: &str) -> BTreeMap<Labels, Points> {
-    let mut found = BTreeMap::new();
+pub(super) fn checked(series: &[Series], context: &str) -> PointsOf {
+    let mut found = PointsOf::new();
     let mut previous = Labels::new();
     for one in series {
         let labels = pairs(&one.labels);
@@ -261,123 +263,6 @@ fn checked(series: &[Series], context: &str) -> BTreeMap<Labels, Points> {
         found.insert(labels, points);
     }
     found
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
-fn decode(encoding: Encoding, data: &[u8]) -> Points {
-    let samples = Samples::new(encoding, data).unwrap();
-    let points = samples.map(|sample| match sample.unwrap() {
-        Sample::Float(sample) => (sample.t_ms, Point::Float(canonical(sample.value))),
-        Sample::Histogram(sample) => {
-            let count = match sample.counts {
-                HistogramCounts::Integer { count, .. } => count as f64,
-                HistogramCounts::Float { count, .. } => count,
-            };
-            let (count, sum) = (count.to_bits(), canonical(sample.sum));
-            (sample.t_ms, Point::Histogram(count, sum))
-        }
-    });
-    points.collect()
-}
-
-fn is_stale(point: Point) -> bool {
-    match point {
-        Point::Float(bits) | Point::Histogram(_, bits) => bits == STALE_NAN_BITS,
-    }
-}
-
-/// All NaNs but stale markers are one, as in text.
-fn canonical(value: f64) -> u64 {
-    match value.to_bits() {
-        STALE_NAN_BITS => STALE_NAN_BITS,
-        _ if value.is_nan() => f64::NAN.to_bits(),
-        bits => bits,
-    }
-}
-
-/// Raw samples by the query API.
-fn queried(
-    address: SocketAddr,
-    selector: &str,
-    end_ms: i64,
-    range_ms: i64,
-) -> BTreeMap<Labels, Points> {
-    let query = escaped(&format!("{selector}[{range_ms}ms]"));
-    let time = format!("{}.{:03}", end_ms / 1000, end_ms % 1000);
-    let path = format!("/api/v1/query?query={query}&time={time}");
-    let (status, body) = get(address, &path).unwrap();
-    assert_eq!(status, 200, "{body}");
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let number = |value: &serde_json::Value| -> f64 { value.as_str().unwrap().parse().unwrap() };
-    let mut all = BTreeMap::new();
-    for series in body["data"]["result"].as_array().unwrap() {
-        let labels = series["metric"].as_object().unwrap().iter();
-        let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
-        let mut labels: Labels = labels.collect();
-        labels.sort();
-        let mut points = Points::new();
-        for value in series["values"].as_array().into_iter().flatten() {
-            points.push((as_ms(&value[0]), Point::Float(canonical(number(&value[1])))));
-        }
-        for value in series["histograms"].as_array().into_iter().flatten() {
-            let (count, sum) = (number(&value[1]["count"]), number(&value[1]["sum"]));
-            let point = Point::Histogram(count.to_bits(), canonical(sum));
-            points.push((as_ms(&value[0]), point));
-        }
-        points.sort_by_key(|&(t, _)| t);
-        all.insert(labels, points);
-    }
-    all
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a time of today")]
-fn as_ms(seconds: &serde_json::Value) -> i64 {
-    (seconds.as_f64().unwrap() * 1000.0).round() as i64
-}
-
-fn escaped(text: &str) -> String {
-    let bytes = text.bytes();
-    bytes.map(|byte| format!("%{byte:02x}")).collect()
-}
-
-/// What a remote read gives, stale markers included; its external labels are Prometheus' own.
-fn remotely_read(
-    address: SocketAddr,
-    start_ms: i64,
-    end_ms: i64,
-) -> (BTreeMap<Labels, Points>, BTreeSet<i32>) {
-    let client = Client::new(Config {
-        url: format!("http://{address}/").parse().unwrap(),
-        http_client: HttpClientConfig::default(),
-        thanos_version: "0.42.4".to_owned(),
-    })
-    .unwrap();
-    let query = RemoteQuery {
-        start_ms,
-        end_ms,
-        matchers: vec![Matcher {
-            op: MatchOp::Equal,
-            name: "job".to_owned(),
-            value: "prometheus".to_owned(),
-        }],
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(async {
-        let mut answer = client.remote_read(&query).await.unwrap();
-        let (mut all, mut encodings) = (BTreeMap::<Labels, Points>::new(), BTreeSet::new());
-        while let Some(series) = answer.next().await.unwrap() {
-            let labels = series.labels().map(|(n, v)| (n.to_owned(), v.to_owned()));
-            let points = all.entry(with_external(labels)).or_default();
-            for chunk in &series.chunks {
-                encodings.insert(chunk.encoding);
-                let encoding = Encoding::from_id(u8::try_from(chunk.encoding).unwrap()).unwrap();
-                points.extend(decode(encoding, &chunk.data));
-            }
-        }
-        (all, encodings)
-    })
 }
 
 /// Matchers, and the same as a selector; those of external labels are left out of the selector.
@@ -433,19 +318,6 @@ fn random_select(random: &mut Random) -> (Vec<LabelMatcher>, String) {
         .map(|(name, op, value)| format!("{name}{op}\"{value}\""))
         .collect();
     (matchers, format!("{{{}}}", inner.join(",")))
-}
-
-/// SplitMix64: the same numbers each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ mod process;
 mod prometheus;
 mod reads;
 mod remote_proxy;
+mod remote_write;
 mod s3;
+mod samples;
 mod site;
 mod store_client;
 
@@ -24,12 +26,16 @@ pub(crate) use bucket::{Bucket, assert_whole, ledger_text, ledger_ulids, ulid_di
 pub(crate) use ca::{Ca, replace};
 pub(crate) use gate::{Gate, GateState, Reads};
 pub(crate) use grpc::{StoreApi, all_series, messages};
-pub(crate) use http::get;
+pub(crate) use http::{get, post};
 pub(crate) use outrigger::{Outrigger, arguments_with_bucket, run_to_end, sidecar_arguments};
 pub(crate) use process::Process;
 pub(crate) use prometheus::{Prometheus, PrometheusSetup, promtool};
 pub(crate) use remote_proxy::{Harm, RemoteProxy};
+pub(crate) use remote_write::{Writer, histogram};
 pub(crate) use s3::{ACCESS_KEY, FailingS3, HOST, MotoS3, SECRET_KEY, SignedS3, objstore_yaml};
+pub(crate) use samples::{
+    Labels, Point, Points, PointsOf, Random, client, decode, is_stale, queried, remotely_read,
+};
 pub(crate) use site::{LABELS, Site};
 pub(crate) use store_client::{StoreClient, matcher, pairs};
 

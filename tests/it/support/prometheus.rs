@@ -26,6 +26,9 @@ pub(crate) struct PrometheusSetup {
     pub(crate) rules: &'static str,
     pub(crate) min_block_duration: &'static str,
     pub(crate) max_block_duration: &'static str,
+    pub(crate) retention: &'static str,
+    /// How old samples may be that are older than others of their series; none where empty.
+    pub(crate) out_of_order: &'static str,
     pub(crate) flags: Vec<String>,
 }
 
@@ -40,6 +43,8 @@ impl Default for PrometheusSetup {
             rules: "",
             min_block_duration: "2h",
             max_block_duration: "2h",
+            retention: "90y",
+            out_of_order: "",
             flags: Vec::new(),
         }
     }
@@ -67,6 +72,12 @@ impl PrometheusSetup {
         }
         for (name, value) in &self.external_labels {
             text.push_str(&format!("    {name}: \"{value}\"\n"));
+        }
+        if !self.out_of_order.is_empty() {
+            let window = self.out_of_order;
+            text.push_str(&format!(
+                "storage:\n  tsdb:\n    out_of_order_time_window: {window}\n"
+            ));
         }
         if !self.rules.is_empty() {
             text.push_str(&format!("rule_files:\n  - {RULES_FILE}\n"));
@@ -110,7 +121,7 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
-            .arg("--storage.tsdb.retention.time=90y")
+            .arg(flag("storage.tsdb.retention.time", setup.retention))
             .arg(flag(
                 "storage.tsdb.min-block-duration",
                 setup.min_block_duration,
