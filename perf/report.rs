@@ -7,7 +7,7 @@ use crate::latency::Latency;
 use crate::s3::{Cell, Checks, S3Run, Scheme, Sender};
 use crate::ship::{Cache, Carrier, Figures, Run};
 use crate::start::Start;
-use crate::store::{Answerer, StoreRun};
+use crate::store::{Answerer, Extent, StoreRun};
 
 const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -101,8 +101,9 @@ pub(crate) fn print_store(head: &str, runs: &[StoreRun]) {
 /// A row for each question and who answered it: medians over the rounds.
 fn store_table(runs: &[StoreRun]) -> String {
     let mut text = "### Series over StoreAPI, in batches of 64\n\n| series | asked of | CPU s | \
-                    Prometheus' CPU s | first message ms | total ms | peak RSS MiB | idle RSS MiB \
-                    | messages MB |\n|---|---|---|---|---|---|---|---|---|"
+                    Prometheus' CPU s | first message ms | total ms | peak RSS MiB | of it at the \
+                    end without files | idle RSS MiB | messages MB \
+                    |\n|---|---|---|---|---|---|---|---|---|---|"
         .to_owned();
     let mut asked: Vec<u64> = runs.iter().map(|run| run.series_asked).collect();
     asked.dedup();
@@ -119,24 +120,27 @@ fn store_table(runs: &[StoreRun]) -> String {
                 values.get(values.len() / 2).copied().unwrap_or_default()
             };
             let who = match cell.answerer {
-                Answerer::Outrigger => "outrigger",
+                Answerer::Blocks => "outrigger, local blocks",
+                Answerer::Outrigger => "outrigger, remote read",
                 Answerer::Incumbent => "incumbent",
                 Answerer::Upstream => "Prometheus alone",
             };
-            let what = if cell.skip_chunks {
-                ", labels only"
-            } else {
-                ""
+            let what = match (cell.skip_chunks, cell.extent) {
+                (true, _) => ", labels only",
+                (false, Extent::All) => "",
+                (false, Extent::Cold) => ", cold",
+                (false, Extent::One) => ", one series",
             };
             text.push_str(&format!(
-                "\n| {series}, {} chunks | {who}{what} | {:.2} | {:.2} | {:.0} | {:.0} | {:.1} | \
-                 {:.1} | {:.0} |",
+                "\n| {series}, {} chunks | {who}{what} | {:.2} | {:.2} | {:.1} | {:.1} | {:.1} | \
+                 {:.1} | {:.1} | {:.0} |",
                 one.chunks,
                 middle(|run| run.cpu_ms as f64 / 1000.0),
                 middle(|run| run.prometheus_cpu_ms as f64 / 1000.0),
                 middle(|run| run.first.as_secs_f64() * 1000.0),
                 middle(|run| run.total.as_secs_f64() * 1000.0),
                 middle(|run| run.rss_peak_bytes as f64 / MIB),
+                middle(|run| run.rss_anon_bytes as f64 / MIB),
                 middle(|run| run.idle_rss_bytes as f64 / MIB),
                 middle(|run| run.bytes as f64 / 1e6),
             ));

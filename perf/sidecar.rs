@@ -271,7 +271,7 @@ impl<'a> Sidecar<'a> {
         self.with_log(Err(anyhow::anyhow!(what)))
     }
 
-    fn wait_for_line(&mut self, text: &str) -> anyhow::Result<String> {
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> anyhow::Result<String> {
         let started = Instant::now();
         loop {
             match self.lines.recv_timeout(Duration::from_millis(100)) {

@@ -1,11 +1,12 @@
 //! What answering Series costs, beside a real Prometheus (`PROMETHEUS`, else of the path): CPU of
 //! the sidecar and of Prometheus, time to the first message and to the last, memory.
 //!
-//! The block is Prometheus' own to read; the sidecar gets it by remote read. Upstream alone is the
-//! same remote read drained by the harness: nobody can be quicker.
+//! The block is Prometheus' own; the sidecar gets it by remote read, or reads it by itself.
+//! Upstream alone is the same remote read drained by the harness: by that way nobody is quicker.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,10 +31,22 @@ const BATCH_SERIES: i64 = 64;
 /// How long Prometheus may take to open a block.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// How the files are read without the cache.
+const READERS: usize = 8;
+const PIECE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4096;
+/// What outrigger says once it answers from blocks.
+const BLOCKS_PROVEN: &str = "blocks of the data directory answer from now on";
+/// A series that every block has.
+const ONE_METRIC: &str = "app_component_007_seconds_total";
+const ONE_INSTANCE: &str = "target-000042.example.internal:9100";
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answerer {
+    /// Out of the block.
+    Blocks,
+    /// Through Prometheus.
     Outrigger,
     Incumbent,
     /// Prometheus itself, by remote read.
@@ -45,6 +58,18 @@ pub(crate) enum Answerer {
 pub(crate) struct StoreCell {
     pub(crate) answerer: Answerer,
     pub(crate) skip_chunks: bool,
+    pub(crate) extent: Extent,
+}
+
+/// What is asked for, in which state of the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything, from the cache.
+    All,
+    /// Everything, after the block was dropped from the cache.
+    Cold,
+    /// One series, by equality.
+    One,
 }
 
 /// What one answer cost.
@@ -59,29 +84,35 @@ pub(crate) struct StoreRun {
     pub(crate) prometheus_cpu_ms: u64,
     pub(crate) idle_rss_bytes: u64,
     pub(crate) rss_peak_bytes: u64,
+    /// Without pages of files, at the end.
+    pub(crate) rss_anon_bytes: u64,
     pub(crate) first: Duration,
     pub(crate) total: Duration,
 }
 
-/// The cells in the order of the table.
+/// The cells in the order of the table, which is the order of a round: what Prometheus has read
+/// stays in the cache, so the cold one is first.
 pub(crate) fn cells(has_incumbent: bool) -> Vec<StoreCell> {
-    let mut cells = Vec::new();
-    for skip_chunks in [false, true] {
-        for answerer in [Answerer::Outrigger, Answerer::Incumbent, Answerer::Upstream] {
-            let can = match answerer {
-                Answerer::Outrigger => true,
-                Answerer::Incumbent => has_incumbent,
-                Answerer::Upstream => !skip_chunks,
-            };
-            if can {
-                cells.push(StoreCell {
-                    answerer,
-                    skip_chunks,
-                });
-            }
-        }
-    }
-    cells
+    use Answerer::{Blocks, Incumbent, Outrigger, Upstream};
+    let cell = |answerer, skip_chunks, extent| StoreCell {
+        answerer,
+        skip_chunks,
+        extent,
+    };
+    let cells = [
+        cell(Blocks, false, Extent::Cold),
+        cell(Blocks, false, Extent::All),
+        cell(Outrigger, false, Extent::All),
+        cell(Incumbent, false, Extent::All),
+        cell(Upstream, false, Extent::All),
+        cell(Blocks, true, Extent::All),
+        cell(Outrigger, true, Extent::All),
+        cell(Incumbent, true, Extent::All),
+        cell(Blocks, false, Extent::One),
+        cell(Incumbent, false, Extent::One),
+    ];
+    let can = |cell: &StoreCell| has_incumbent || cell.answerer != Incumbent;
+    cells.into_iter().filter(can).collect()
 }
 
 pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Vec<StoreRun>> {
@@ -94,31 +125,78 @@ pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Vec<StoreRun>> {
         let site = Site::new(bench, "store")?;
         let mut maker = BlockMaker::new(site.bucket.clone(), &bench.children);
         let block = maker.write(series * SERIES_BYTES)?;
-        let data = site.bucket.join("prometheus");
-        fs::create_dir_all(&data)?;
+        let data = site.data.clone();
         fs::rename(&block.path, data.join(&block.name))?;
-        usage::fill_cache(&files(&data.join(&block.name))?)?;
-        let peer = Peer::start(bench, &site.bucket, &data)?;
+        let files = files(&data.join(&block.name))?;
         for round in 0..bench.settings.rounds {
             eprintln!("perf: round {}", round + 1);
+            let peer = Peer::start(bench, &site.bucket, &data)?;
             for cell in cells(bench.settings.incumbent.is_some()) {
+                match cell.extent {
+                    Extent::Cold => {
+                        usage::drop_cached(&files)?;
+                        let floor = read_directly(&files)?;
+                        eprintln!("perf: the files by {READERS} direct readers: {floor:?}");
+                    }
+                    _ => usage::fill_cache(&files)?,
+                }
                 let run = match cell.answerer {
                     Answerer::Upstream => runtime.block_on(upstream(cell, block.series, &peer))?,
                     _ => answered(bench, &site, &runtime, cell, block.series, &peer)?,
                 };
+                let expected = match cell.extent {
+                    Extent::One => 1,
+                    _ => block.series,
+                };
                 anyhow::ensure!(
-                    run.series == block.series,
-                    "{cell:?} answered {} of {} series",
+                    run.series == expected,
+                    "{cell:?} answered {} of {expected} series",
                     run.series,
-                    block.series
                 );
                 runs.push(run);
             }
+            peer.stop()?;
         }
-        peer.stop()?;
         site.remove()?;
     }
     Ok(runs)
+}
+
+/// How long it takes to read the files past the cache, which is the least for whoever reads them
+/// cold.
+fn read_directly(files: &[PathBuf]) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let pieces = std::sync::Mutex::new(Vec::new());
+    for path in files {
+        let bytes = fs::metadata(path)?.len();
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(path)?;
+        let file = std::sync::Arc::new(file);
+        let starts = (0..bytes).step_by(PIECE_BYTES).map(|at| (file.clone(), at));
+        pieces.lock().expect("no reader panics").extend(starts);
+    }
+    std::thread::scope(|scope| {
+        let reader = || -> std::io::Result<()> {
+            let mut buffer = vec![0_u8; PIECE_BYTES + PAGE_BYTES];
+            let aligned = buffer.as_ptr().align_offset(PAGE_BYTES);
+            let buffer = &mut buffer[aligned..aligned + PIECE_BYTES];
+            loop {
+                let piece = pieces.lock().expect("no reader panics").pop();
+                let Some((file, at)) = piece else {
+                    return Ok(());
+                };
+                file.read_at(buffer, at)?;
+            }
+        };
+        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(reader)).collect();
+        for reader in readers {
+            reader.join().expect("no reader panics")?;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(started.elapsed())
 }
 
 /// A real Prometheus over one block, held by the bench's slot for servers.
@@ -210,7 +288,10 @@ fn answered(
     let launch = Launch {
         program,
         objstore: String::new(),
-        flags: Vec::new(),
+        flags: match cell.answerer {
+            Answerer::Outrigger => vec!["--no-store.local-blocks".to_owned()],
+            _ => Vec::new(),
+        },
         peer: peer.address,
     };
     let port = free_port()?;
@@ -218,6 +299,9 @@ fn answered(
     sidecar.wait_until("its gRPC port is open", || {
         Ok(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
     })?;
+    if cell.answerer == Answerer::Blocks {
+        sidecar.wait_for_line(BLOCKS_PROVEN)?;
+    }
     let before = Usage::of(sidecar.pid)?;
     let prometheus_before = peer.cpu_ms()?;
     let mut run = runtime.block_on(ask(cell, series_asked, port))?;
@@ -226,6 +310,7 @@ fn answered(
     run.prometheus_cpu_ms = peer.cpu_ms()? - prometheus_before;
     run.idle_rss_bytes = before.rss_bytes;
     run.rss_peak_bytes = after.rss_peak_bytes;
+    run.rss_anon_bytes = after.rss_anon_bytes;
     sidecar.stop()?;
     Ok(run)
 }
@@ -242,9 +327,25 @@ impl StoreRun {
             prometheus_cpu_ms: 0,
             idle_rss_bytes: 0,
             rss_peak_bytes: 0,
+            rss_anon_bytes: 0,
             first: Duration::ZERO,
             total: Duration::ZERO,
         }
+    }
+}
+
+fn matchers(extent: Extent) -> Vec<LabelMatcher> {
+    let matcher = |r#type: label_matcher::Type, name: &str, value: &str| LabelMatcher {
+        r#type: r#type.into(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    match extent {
+        Extent::All | Extent::Cold => vec![matcher(label_matcher::Type::Re, "__name__", ".+")],
+        Extent::One => vec![
+            matcher(label_matcher::Type::Eq, "__name__", ONE_METRIC),
+            matcher(label_matcher::Type::Eq, "instance", ONE_INSTANCE),
+        ],
     }
 }
 
@@ -254,11 +355,7 @@ async fn ask(cell: StoreCell, series_asked: u64, port: u16) -> anyhow::Result<St
     let request = SeriesRequest {
         min_time: 0,
         max_time: i64::MAX / 2,
-        matchers: vec![LabelMatcher {
-            r#type: label_matcher::Type::Re.into(),
-            name: "__name__".to_owned(),
-            value: ".+".to_owned(),
-        }],
+        matchers: matchers(cell.extent),
         skip_chunks: cell.skip_chunks,
         response_batch_size: BATCH_SERIES,
         ..SeriesRequest::default()
