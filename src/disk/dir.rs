@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::path::{open_below, retry, split};
 use super::{
     AtomicWriter, DiskError, DiskFile, Entry, EntryKind, Faults, FileIdentity, FileStamp, TempFile,
-    blocking, list,
+    blocking, list, writer,
 };
 
 /// How deep a tree may be that [`Dir::remove_tree`] removes: a block is two levels.
@@ -190,9 +190,7 @@ impl Dir {
         relative: impl AsRef<Path>,
         bytes: Vec<u8>,
     ) -> Result<(), DiskError> {
-        let mut writer = self.create_atomic(relative).await?;
-        writer.write(bytes.into()).await?;
-        writer.commit_unsynced().await
+        writer::write_unsynced(self, relative.as_ref(), bytes).await
     }
 
     /// Starts a file that appears under its name only when it is committed.
@@ -352,9 +350,9 @@ impl Dir {
         relative: &Path,
         operation: impl FnOnce(&Root, &Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, DiskError> {
-        let dir = self.clone();
         let relative = relative.to_owned();
-        blocking(move || dir.call_blocking(op, &relative, operation)).await
+        self.at_once(move |root| root.perform(op, &relative, operation))
+            .await
     }
 
     /// As [`Dir::call`], here and now.
@@ -364,11 +362,16 @@ impl Dir {
         relative: &Path,
         operation: impl FnOnce(&Root, &Path) -> io::Result<T>,
     ) -> Result<T, DiskError> {
-        let faults = &self.0.faults;
-        let outcome = faults.before().and_then(|()| operation(&self.0, relative));
-        faults
-            .after(outcome)
-            .map_err(|source| self.error(op, relative, source))
+        self.0.perform(op, relative, operation)
+    }
+
+    /// Runs several operations in one go off the network's threads.
+    pub(super) async fn at_once<T: Send + 'static>(
+        &self,
+        operations: impl FnOnce(&Root) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let root = Arc::clone(&self.0);
+        blocking(move || operations(&root)).await
     }
 }
 
@@ -398,6 +401,19 @@ impl Dir {
 }
 
 impl Root {
+    /// One operation on `relative`, with faults and error context. It blocks.
+    pub(super) fn perform<T>(
+        &self,
+        op: &'static str,
+        relative: &Path,
+        operation: impl FnOnce(&Self, &Path) -> io::Result<T>,
+    ) -> Result<T, DiskError> {
+        let outcome = self.faults.before();
+        self.faults
+            .after(outcome.and_then(|()| operation(self, relative)))
+            .map_err(|source| DiskError::new(op, &self.path.join(relative), source))
+    }
+
     pub(super) fn open(&self, relative: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         open_below(
             self.descriptor.as_fd(),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::dir::Dir;
+use super::dir::{Dir, Root};
 use super::direct::{self, Direct};
 use super::engine::Pending;
 use super::path::{retry, split};
@@ -58,6 +58,15 @@ struct PastCache {
     allocated_bytes: u64,
 }
 
+/// A partial file, open beside its target.
+#[derive(Debug)]
+struct Begun {
+    parent: OwnedFd,
+    partial_name: OsString,
+    name: OsString,
+    file: std::fs::File,
+}
+
 /// A file without a name, gone when it is dropped.
 #[derive(Debug)]
 pub struct TempFile {
@@ -71,30 +80,14 @@ pub struct TempFile {
 
 impl AtomicWriter {
     pub(super) async fn create(dir: &Dir, target: &Path) -> Result<Self, DiskError> {
-        let (parent, partial_name, name, file) = dir
-            .call("create", target, |root, target| {
-                let (parent, name) = split(target)?;
-                let parent = root.open_directory(&parent)?;
-                if let Err(error) = remove_leftovers(&parent, &name) {
-                    tracing::warn!(
-                        path = %root.path.join(target).display(), err = %error,
-                        "partial files of an earlier writer stay beside this one"
-                    );
-                }
-                let partial_name = partial_name(&name);
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let open = || rustix::fs::openat(&parent, &partial_name, flags, Mode::from(0o666));
-                let file = std::fs::File::from(retry(open)?);
-                Ok((parent, partial_name, name, file))
-            })
-            .await?;
+        let begun = dir.call("create", target, Begun::create).await?;
         Ok(Self {
             dir: dir.clone(),
             target: target.to_owned(),
-            parent: Arc::new(parent),
-            partial_name,
-            name,
-            file: Arc::new(file),
+            parent: Arc::new(begun.parent),
+            partial_name: begun.partial_name,
+            name: begun.name,
+            file: Arc::new(begun.file),
             position: 0,
             past_cache: None,
         })
@@ -164,26 +157,16 @@ impl AtomicWriter {
         let (dir, target) = (self.dir.clone(), self.target.clone());
         dir.watched("sync", &target, self.sync()).await?;
         let parent = Arc::clone(&self.parent);
-        self.commit_unsynced().await?;
+        let (from, to) = (self.partial_name, self.name);
+        dir.call("rename", &target, {
+            let parent = Arc::clone(&parent);
+            move |_, _| Ok(rustix::fs::renameat(&*parent, from, &*parent, to)?)
+        })
+        .await?;
         dir.call("sync directory of", &target, move |_, _| {
             Ok(rustix::fs::fsync(&*parent)?)
         })
         .await
-    }
-
-    /// Gives what was written its name and syncs nothing: a crash of this process leaves the old
-    /// content or the new, a power cut may leave neither.
-    ///
-    /// # Errors
-    /// Where another writer of the target has started since, or the renaming fails; the old file
-    /// then stands.
-    pub async fn commit_unsynced(self) -> Result<(), DiskError> {
-        let (parent, from, to) = (self.parent, self.partial_name, self.name);
-        self.dir
-            .call("rename", &self.target, move |_, _| {
-                Ok(rustix::fs::renameat(&*parent, from, &*parent, to)?)
-            })
-            .await
     }
 
     async fn sync(&mut self) -> io::Result<()> {
@@ -219,6 +202,60 @@ impl AtomicWriter {
                 remove_if_there(&parent, &name)
             })
             .await
+    }
+}
+
+/// Writes `bytes` to the file `target` and syncs nothing: a crash of this process leaves the old
+/// content or the new, a power cut may leave neither. All on one blocking thread in one go: each
+/// part of an upload that is confirmed is kept this way.
+///
+/// # Errors
+/// Where another writer of the target has started since, or a step fails; the old file then
+/// stands.
+pub(super) async fn write_unsynced(
+    dir: &Dir,
+    target: &Path,
+    bytes: Vec<u8>,
+) -> Result<(), DiskError> {
+    let target = target.to_owned();
+    dir.at_once(move |root| {
+        let Begun {
+            parent,
+            partial_name: from,
+            name: to,
+            file,
+        } = root.perform("create", &target, Begun::create)?;
+        root.perform("write", &target, |_, _| file.write_all_at(&bytes, 0))?;
+        root.perform("rename", &target, |_, _| {
+            Ok(rustix::fs::renameat(&parent, from, &parent, to)?)
+        })
+    })
+    .await
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// A new partial file beside `target`, in the place of those that other writers have left.
+    fn create(root: &Root, target: &Path) -> io::Result<Self> {
+        let (parent, name) = split(target)?;
+        let parent = root.open_directory(&parent)?;
+        if let Err(error) = remove_leftovers(&parent, &name) {
+            tracing::warn!(
+                path = %root.path.join(target).display(), err = %error,
+                "partial files of an earlier writer stay beside this one"
+            );
+        }
+        let partial_name = partial_name(&name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&parent, &partial_name, flags, Mode::from(0o666));
+        let file = std::fs::File::from(retry(open)?);
+        Ok(Self {
+            parent,
+            partial_name,
+            name,
+            file,
+        })
     }
 }
 

@@ -157,7 +157,11 @@ impl Resume {
 
     async fn write(&self, json: Vec<u8>) -> Result<(), DiskError> {
         let Inner { data, path, .. } = &*self.0;
-        UploadDir::make(data).await?;
+        match data.write_atomic_unsynced(path, json.clone()).await {
+            // Only before the first block is staged; not looked at each time.
+            Err(error) if error.is_not_found() => UploadDir::make(data).await?,
+            outcome => return outcome,
+        }
         data.write_atomic_unsynced(path, json).await
     }
 }
