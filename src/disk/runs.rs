@@ -22,6 +22,13 @@ use super::{DiskEngine, DiskError, DiskFile, PooledBuf, RUN_BYTES};
 /// How many runs of a range are read at a time where they come from the disk.
 const AHEAD_MAX: usize = 8;
 
+/// How many bytes are copied from the page cache before they are looked at: little enough that
+/// they and what they were copied from are in a core's own cache then.
+const LOOK_BYTES: usize = 256 << 10;
+
+/// Whoever looks at bytes, piece by piece, while they are in the processor's cache.
+type Look<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
 /// How bytes come off the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
@@ -43,6 +50,9 @@ pub struct FileRuns {
     end: u64,
     /// What of the last run was more than its taker wanted.
     held: Bytes,
+    /// What from `position` on was looked at and then could not be copied to the end of its run.
+    /// It is read once more, and must be the same.
+    seen: Bytes,
     /// Reads on their way, in file order; the first begins at `position` plus what is held.
     ahead: VecDeque<Ahead>,
     /// Whether the kernel tells what is cached, as far as is known.
@@ -58,6 +68,12 @@ struct Ahead {
     skipped: usize,
     is_direct: bool,
     pending: Pending<PooledBuf>,
+}
+
+/// A run, and whether it was shown already.
+enum Run {
+    Seen(Bytes),
+    Unseen(Bytes),
 }
 
 /// How the next bytes are had through the engine.
@@ -78,6 +94,7 @@ impl FileRuns {
             position: range.start,
             end: range.end.min(file.size_bytes()),
             held: Bytes::new(),
+            seen: Bytes::new(),
             ahead: VecDeque::new(),
             has_residency: engine.takes_cached_bytes_inline(),
             has_dropped_cache: false,
@@ -95,6 +112,20 @@ impl FileRuns {
     /// Where the disk can't be read, or the file has become shorter than it was. The next call
     /// tries again.
     pub async fn next(&mut self, within: u64) -> Result<Option<Bytes>, DiskError> {
+        self.next_seen(within, &mut |_| {}).await
+    }
+
+    /// As [`FileRuns::next`], and shows the run's bytes to `look`, all of them once and in order,
+    /// soon after they were copied: what is done with them then finds them in the processor's
+    /// cache. After an error, what was shown of the run that failed may be shown again.
+    ///
+    /// # Errors
+    /// As [`FileRuns::next`].
+    pub async fn next_seen(
+        &mut self,
+        within: u64,
+        look: Look<'_>,
+    ) -> Result<Option<Bytes>, DiskError> {
         if self.position >= self.end {
             return Ok(None);
         }
@@ -102,7 +133,7 @@ impl FileRuns {
         let limit = self.end.min(self.position.saturating_add(within));
         let refused = self.file.faults.before();
         let outcome = match refused {
-            Ok(()) => self.take(limit).await,
+            Ok(()) => self.take(limit, look).await,
             Err(error) => Err(at_offset(self.position, error)),
         };
         let run = self
@@ -115,25 +146,40 @@ impl FileRuns {
     }
 
     /// Some bytes from `position` on, none at or after `limit`.
-    async fn take(&mut self, limit: u64) -> io::Result<Bytes> {
+    async fn take(&mut self, limit: u64, look: Look<'_>) -> io::Result<Bytes> {
         if self.held.is_empty() {
-            self.held = self.read(limit).await?;
+            match self.read(limit, look).await? {
+                Run::Seen(run) => return Ok(run),
+                Run::Unseen(run) => self.held = run,
+            }
         }
         let room = usize::try_from(limit - self.position).unwrap_or(usize::MAX);
-        Ok(self.held.split_to(room.min(self.held.len())))
+        let run = self.held.split_to(room.min(self.held.len()));
+        let seen = self.seen.split_to(self.seen.len().min(run.len()));
+        if !run.starts_with(&seen) {
+            // Whoever asks again starts afresh from here.
+            self.held = Bytes::new();
+            self.seen = Bytes::new();
+            self.ahead.clear();
+            return Err(at_offset(self.position, changed()));
+        }
+        look(run.get(seen.len()..).unwrap_or_default());
+        Ok(run)
     }
 
     /// The bytes from `position` on. Dropped half-way, nothing is lost: what was begun stays in
     /// the queue.
-    async fn read(&mut self, limit: u64) -> io::Result<Bytes> {
+    async fn read(&mut self, limit: u64, look: Look<'_>) -> io::Result<Run> {
         loop {
             if self.ahead.is_empty() {
                 let run_end = limit.min(self.position + RUN_BYTES as u64);
                 let mut buffer = self.engine.pool().take().await;
                 let is_cached = self.is_resident(self.position, run_end);
-                if is_cached && self.file.ways.has_nowait() {
-                    buffer = match self.copy_cached(buffer, run_end)? {
-                        Ok(run) => return Ok(run),
+                // What was seen already is not shown again.
+                let may_look = self.seen.is_empty();
+                if is_cached && may_look && self.file.ways.has_nowait() {
+                    buffer = match self.copy_cached(buffer, run_end, &mut *look)? {
+                        Ok(run) => return Ok(Run::Seen(run)),
                         Err(buffer) => buffer,
                     };
                 }
@@ -159,7 +205,8 @@ impl FileRuns {
                     let length = usize::try_from(first.end - first.start)
                         .expect("a run is at most one buffer");
                     let run = buffer.into_bytes();
-                    return Ok(run.slice(first.skipped..first.skipped + length));
+                    let run = run.slice(first.skipped..first.skipped + length);
+                    return Ok(Run::Unseen(run));
                 }
                 Err(error) => {
                     self.ahead.clear();
@@ -251,19 +298,21 @@ impl FileRuns {
         }
     }
 
-    /// Copies the bytes from `position` to `run_end` out of the page cache; gives the buffer back
-    /// where that would have to wait, since some were evicted just now or the file system does not
-    /// have such reads.
+    /// Copies the bytes from `position` to `run_end` out of the page cache, and shows them; gives
+    /// the buffer back where that would have to wait, since some were evicted just now or the file
+    /// system does not have such reads.
     fn copy_cached(
-        &self,
+        &mut self,
         mut buffer: PooledBuf,
         run_end: u64,
+        look: Look<'_>,
     ) -> io::Result<Result<Bytes, PooledBuf>> {
         let length = usize::try_from(run_end - self.position).expect("at most one buffer");
         let mut filled = 0;
         while filled < length {
             let at = self.position + filled as u64;
-            let space = buffer.whole_mut().get_mut(filled..length);
+            let piece_end = length.min(filled + LOOK_BYTES);
+            let space = buffer.whole_mut().get_mut(filled..piece_end);
             let mut space = [IoSliceMut::new(space.unwrap_or_default())];
             let read = rustix::io::preadv2(
                 &*self.file.descriptor,
@@ -273,19 +322,33 @@ impl FileRuns {
             );
             match read {
                 Ok(0) => return Err(ended_early(at)),
-                Ok(count) => filled += count,
+                Ok(count) => {
+                    let piece = buffer.whole().get(filled..filled + count);
+                    look(piece.unwrap_or_default());
+                    filled += count;
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Err(buffer)),
+                Err(Errno::AGAIN) => break,
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
                     self.file.ways.set_no_nowait();
-                    return Ok(Err(buffer));
+                    break;
                 }
                 Err(errno) => return Err(at_offset(at, errno.into())),
             }
         }
+        if filled < length {
+            let seen = buffer.whole().get(..filled).unwrap_or_default();
+            self.seen = Bytes::copy_from_slice(seen);
+            return Ok(Err(buffer));
+        }
         buffer.set_length(length);
         Ok(Ok(buffer.into_bytes()))
     }
+}
+
+/// The error for a file whose bytes were others a moment ago.
+fn changed() -> io::Error {
+    io::Error::other("the file gave other bytes when it was read once more")
 }
 
 /// Drops the clean cached pages of a file, for Prometheus too: only for bytes that looked damaged,
@@ -297,5 +360,88 @@ fn drop_cached(file: &DiskFile) {
             path = %file.path().display(), err = %error,
             "cached pages were kept"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{BufferPool, Containment, Dir};
+
+    const LENGTH: usize = 2 * RUN_BYTES + 12_345;
+
+    async fn written() -> (tempfile::TempDir, DiskFile, Vec<u8>) {
+        let scratch = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let content: Vec<u8> = (0..LENGTH).map(|i| (i * 31 % 251) as u8).collect();
+        std::fs::write(scratch.path().join("f"), &content).unwrap();
+        let dir = Dir::open(scratch.path(), Containment::Beneath)
+            .await
+            .unwrap();
+        (scratch, dir.open_file("f").await.unwrap(), content)
+    }
+
+    fn runs_of(file: &DiskFile, mode: ReadMode) -> FileRuns {
+        let engine = DiskEngine::new(BufferPool::new(4));
+        engine.runs(file, 0..u64::MAX, mode)
+    }
+
+    #[tokio::test]
+    async fn every_byte_is_shown_once_in_order_from_the_cache_and_past_it() {
+        let (_scratch, file, content) = written().await;
+        for mode in [ReadMode::Buffered, ReadMode::Direct] {
+            let mut runs = runs_of(&file, mode);
+            let (mut shown, mut given) = (Vec::new(), Vec::new());
+            let mut look = |piece: &[u8]| shown.extend_from_slice(piece);
+            // An odd limit: what is held for the next taker is shown when it is taken.
+            while let Some(run) = runs.next_seen(300_001, &mut look).await.unwrap() {
+                given.extend_from_slice(&run);
+            }
+            assert!(given == content, "{mode:?}");
+            assert!(shown == content, "{mode:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn cached_bytes_are_shown_in_pieces_that_fit_a_cores_cache() {
+        let (_scratch, file, _) = written().await;
+        let mut runs = runs_of(&file, ReadMode::Buffered);
+        if !runs.is_resident(0, RUN_BYTES as u64) {
+            // This kernel does not tell what is cached.
+            return;
+        }
+        let mut longest = 0;
+        let mut look = |piece: &[u8]| longest = longest.max(piece.len());
+        runs.next_seen(u64::MAX, &mut look).await.unwrap();
+        assert!(longest <= LOOK_BYTES, "{longest}");
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_before_it_was_evicted_is_read_once_more_and_not_shown_again() {
+        let (_scratch, file, content) = written().await;
+        let seen = RUN_BYTES / 2;
+        let mut runs = runs_of(&file, ReadMode::Buffered);
+        runs.seen = Bytes::copy_from_slice(&content[..seen]);
+        let (mut shown, mut given) = (Vec::new(), Vec::new());
+        let mut look = |piece: &[u8]| shown.extend_from_slice(piece);
+        while let Some(run) = runs.next_seen(100_000, &mut look).await.unwrap() {
+            given.extend_from_slice(&run);
+        }
+        assert!(given == content);
+        assert!(shown == content[seen..]);
+    }
+
+    #[tokio::test]
+    async fn other_bytes_than_were_seen_are_an_error() {
+        let (_scratch, file, content) = written().await;
+        let mut runs = runs_of(&file, ReadMode::Buffered);
+        let mut seen = content[..5000].to_vec();
+        seen[4999] ^= 1;
+        runs.seen = seen.into();
+        let error = runs.next(u64::MAX).await.unwrap_err();
+        let chain = crate::model::ErrorChain(&error).to_string();
+        assert!(chain.contains("other bytes"), "{chain}");
+        // The next call tries again, from the same place.
+        let run = runs.next(u64::MAX).await.unwrap().unwrap();
+        assert!(content.starts_with(&run));
     }
 }

@@ -34,6 +34,9 @@ pub trait UploadSource: Send + Sync {
     }
 }
 
+/// Whoever looks at bytes, piece by piece, while they are in the processor's cache.
+pub type Look<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
 /// Bytes in order, in runs of any size.
 #[async_trait]
 pub trait ByteRuns: Send {
@@ -42,6 +45,19 @@ pub trait ByteRuns: Send {
     /// The source may read ahead within those bytes, so the caller takes them all before it waits
     /// for something that needs buffers of the pool itself.
     async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError>;
+
+    /// As [`ByteRuns::next`], and shows the run's bytes to `look`, all of them once and in order,
+    /// where possible while they are still in the processor's cache. Not to be called again after
+    /// an error.
+    async fn next_seen(
+        &mut self,
+        within: u64,
+        look: Look<'_>,
+    ) -> Result<Option<Bytes>, SourceError> {
+        let run = self.next(within).await?;
+        look(run.as_deref().unwrap_or_default());
+        Ok(run)
+    }
 }
 
 /// What outlives a try of an upload, and who hears of its progress.

@@ -24,7 +24,7 @@ mod s3;
 mod conformance;
 
 pub use bucket::{
-    Attributes, Bucket, ByteRuns, ListEntry, Listing, MemorySource, NoProgress, ObjectReader,
+    Attributes, Bucket, ByteRuns, ListEntry, Listing, Look, MemorySource, NoProgress, ObjectReader,
     SourceError, UploadProgress, UploadSource, Uploaded,
 };
 pub use build::{BucketDependencies, Variables, build};

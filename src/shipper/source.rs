@@ -14,7 +14,7 @@ use super::resume::FileProgress;
 use super::stage::SegmentFile;
 use super::verify::{SegmentRuns, file_digest};
 use crate::disk::{DiskEngine, DiskFile, FileRuns, ReadMode};
-use crate::objstore::{ByteRuns, SourceError, UploadProgress, UploadSource};
+use crate::objstore::{ByteRuns, Look, SourceError, UploadProgress, UploadSource};
 use crate::tsdb::BlockTotals;
 
 /// Which hash of each file goes into `meta.json` (`--hash-func`).
@@ -98,11 +98,24 @@ struct SegmentReader {
 #[async_trait]
 impl ByteRuns for SegmentReader {
     async fn next(&mut self, within: u64) -> Result<Option<Bytes>, SourceError> {
-        let run = self.runs.next(within).await?;
-        match (&run, self.runs.totals()) {
-            (Some(run), _) => self.hasher.update(run),
-            (None, Some(totals)) => self.outcome.set((totals, self.hasher.finish())),
-            (None, None) => {}
+        self.next_seen(within, &mut |_| {}).await
+    }
+
+    async fn next_seen(
+        &mut self,
+        within: u64,
+        look: Look<'_>,
+    ) -> Result<Option<Bytes>, SourceError> {
+        let hasher = &mut self.hasher;
+        let run = self
+            .runs
+            .next(within, &mut |piece| {
+                hasher.update(piece);
+                look(piece);
+            })
+            .await?;
+        if let (None, Some(totals)) = (&run, self.runs.totals()) {
+            self.outcome.set((totals, self.hasher.finish()));
         }
         Ok(run)
     }

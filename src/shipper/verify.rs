@@ -14,6 +14,7 @@ use super::refs::{RefReader, Refs};
 use super::spill;
 use super::stage::{BlockFiles, SegmentFile};
 use crate::disk::{Dir, DiskEngine, DiskFile, FileRuns, ReadMode};
+use crate::objstore::Look;
 use crate::tsdb::{
     BlockTotals, ChunkRef, ChunkStart, INDEX_TOC_BYTES, IndexSummary, IndexToc, IndexVerifier,
     RefMatch, SegmentVerifier,
@@ -155,18 +156,28 @@ impl SegmentRuns {
     }
 
     /// The next run, proven so far as chunks end in it. The last run comes only once the whole
-    /// segment is proven, so that a damaged one is never sent whole.
-    pub(super) async fn next(&mut self, within: u64) -> Result<Option<Bytes>, VerifyError> {
-        let Some(run) = self.runs.next(within).await? else {
+    /// segment is proven, so that a damaged one is never sent whole. `look` is shown its bytes
+    /// while they are in the processor's cache. Not to be called again after an error.
+    pub(super) async fn next(
+        &mut self,
+        within: u64,
+        look: Look<'_>,
+    ) -> Result<Option<Bytes>, VerifyError> {
+        self.found.clear();
+        let (verifier, found) = (&mut self.verifier, &mut self.found);
+        let mut verified = Ok(());
+        let mut proving = |piece: &[u8]| {
+            if let Some(verifier) = verifier.as_mut().filter(|_| verified.is_ok()) {
+                verified = verifier.feed(piece, found);
+            }
+            look(piece);
+        };
+        let Some(run) = self.runs.next_seen(within, &mut proving).await? else {
             // An empty file has no last run to prove it with.
             self.finish().await?;
             return Ok(None);
         };
-        let verifier = self.verifier.as_mut().expect("taken only at the end");
-        self.found.clear();
-        verifier
-            .feed(&run, &mut self.found)
-            .map_err(|source| VerifyError::damaged(&self.path, source))?;
+        verified.map_err(|source| VerifyError::damaged(&self.path, source))?;
         self.match_found().await?;
         self.bytes_left -= run.len() as u64;
         if self.bytes_left == 0 {

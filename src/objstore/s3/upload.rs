@@ -278,7 +278,9 @@ impl<'a> Upload<'a> {
         let mut summing = Summing::new(wanted);
         let mut left = length;
         while left > 0 {
-            let run = runs.next(left).await.map_err(ErrorKind::Source)?;
+            let mut look = |piece: &[u8]| summing.update(piece);
+            let run = runs.next_seen(left, &mut look).await;
+            let run = run.map_err(ErrorKind::Source)?;
             let run = run.unwrap_or_default();
             let taken = run.len() as u64;
             if taken == 0 || taken > left {
@@ -287,7 +289,6 @@ impl<'a> Upload<'a> {
                     given_bytes: self.source.size_bytes() - left + taken,
                 });
             }
-            summing.update(&run);
             left -= taken;
             each(run);
         }
