@@ -438,8 +438,8 @@ mod tests {
         seen[4999] ^= 1;
         runs.seen = seen.into();
         let error = runs.next(u64::MAX).await.unwrap_err();
-        let chain = crate::model::ErrorChain(&error).to_string();
-        assert!(chain.contains("other bytes"), "{chain}");
+        let reason = format!("{error:?}");
+        assert!(reason.contains("other bytes"), "{reason}");
         // The next call tries again, from the same place.
         let run = runs.next(u64::MAX).await.unwrap().unwrap();
         assert!(content.starts_with(&run));

@@ -64,7 +64,7 @@ async fn prove(
     for (position, segment) in (0..).zip(&files.segments) {
         let opening = SegmentRuns::open(engine, segment, position, &index.refs, mode);
         let mut runs = opening.await?;
-        while let Some(run) = runs.next(u64::MAX).await? {
+        while let Some(run) = runs.next(u64::MAX, &mut |_| {}).await? {
             done_bytes.fetch_add(run.len() as u64, Ordering::Relaxed);
         }
         totals.add(runs.totals().unwrap_or_default());
