@@ -11,7 +11,7 @@ use outrigger::proto::thanos::{
 use super::differential::checked;
 use crate::support::{
     Labels, Outrigger, PointsOf, Prometheus, PrometheusSetup, Random, Site, StoreClient, Writer,
-    eventually, histogram, matcher, ulid_directories,
+    eventually, histogram, matcher, post, ulid_directories,
 };
 
 const SELECTS: usize = 2_000;
@@ -31,7 +31,7 @@ struct Pair {
     remote: StoreClient,
     outrigger: Outrigger,
     _other: Outrigger,
-    _prometheus: Prometheus,
+    prometheus: Prometheus,
     _site: Site,
 }
 
@@ -57,7 +57,7 @@ impl Pair {
             remote: StoreClient::connect(other.grpc_address()),
             outrigger,
             _other: other,
-            _prometheus: prometheus,
+            prometheus,
             _site: site,
         }
     }
@@ -181,6 +181,52 @@ fn samples_out_of_blocks_are_those_of_remote_read() {
         only_blocks > 500.0 && mixed > 100.0,
         "{only_blocks} local, {mixed} mixed"
     );
+}
+
+/// With deletions in blocks in between, Prometheus has to be asked for several times; calls that
+/// each held one of its few reads while they waited for the next would wait for ever.
+#[test]
+fn calls_do_not_wait_for_each_other_at_prometheus() {
+    let mut setup = setup();
+    setup
+        .flags
+        .push("--storage.remote.read-concurrent-limit=1".to_owned());
+    setup.flags.push("--web.enable-admin-api".to_owned());
+    let series = |set: i64| labels(&[("__name__", "few"), ("set", &set.to_string())]);
+    let pair = Pair::new(&setup, 5, |writer| {
+        for step in 0..=260 {
+            for set in 0..5 {
+                writer.float(&series(set), FIRST_MS + step * STEP_MS, step as f64);
+            }
+            if step % 20 == 0 {
+                writer.flush();
+            }
+        }
+    });
+    for block in [1, 3] {
+        let from = (FIRST_MS + block * BLOCK_MS + 60_000) / 1000;
+        let path = format!(
+            "/api/v1/admin/tsdb/delete_series?match[]=few%7Bset=\"1\"%7D&start={from}&end={}",
+            from + 60
+        );
+        assert_eq!(post(pair.prometheus.address(), &path).unwrap().0, 204);
+    }
+    let request = SeriesRequest {
+        min_time: FIRST_MS,
+        max_time: LAST_MS,
+        matchers: vec![matcher("__name__", "=", "few")],
+        response_batch_size: 64,
+        ..SeriesRequest::default()
+    };
+    let expected = in_range(&pair.remote.series(&request).series, &request, "remote");
+    for answer in pair.local.at_once(vec![request.clone(); 6]) {
+        assert_eq!(answer.failure, None);
+        assert_eq!(in_range(&answer.series, &request, "local"), expected);
+    }
+    assert!(plans(&pair.outrigger, "mixed") >= 6.0);
+    let mut labels_only = request;
+    labels_only.skip_chunks = true;
+    assert_eq!(pair.local.series(&labels_only).series.len(), 5);
 }
 
 /// The samples of the time that was asked for; chunks may reach beyond.
