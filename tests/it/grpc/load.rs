@@ -114,7 +114,8 @@ async fn a_thousand_calls_leave_nothing_behind() {
         "{before:?}, then {after:?}"
     );
     assert!(
-        after.threads <= before.threads + 2,
+        // Those that plan and read blocks come and go.
+        after.threads <= before.threads + 6,
         "{before:?}, then {after:?}"
     );
     eprintln!("{before:?}, then {after:?}");

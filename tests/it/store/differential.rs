@@ -187,7 +187,7 @@ fn compare_live(stand: &Stand, is_left_open: bool) -> BTreeSet<i32> {
             value: "prometheus".to_owned(),
         }],
     };
-    let (read, encodings) = remotely_read(address, &query);
+    let (read, encodings) = remotely_read(address, &query).unwrap();
     let read = read.into_iter();
     let read: PointsOf = read
         .map(|(labels, points)| (with_external(labels.into_iter()), points))

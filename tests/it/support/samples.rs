@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use outrigger::prometheus::{Client, Config, HttpClientConfig, RemoteQuery};
+use outrigger::prometheus::{Client, Config, HttpClientConfig, PeerError, RemoteQuery};
 use outrigger::tsdb::{Encoding, HistogramCounts, Sample, Samples};
 
 use super::get;
@@ -95,15 +95,18 @@ fn escaped(text: &str) -> String {
 }
 
 /// What a remote read gives, stale markers included, and the encodings that came.
-pub(crate) fn remotely_read(address: SocketAddr, query: &RemoteQuery) -> (PointsOf, BTreeSet<i32>) {
+pub(crate) fn remotely_read(
+    address: SocketAddr,
+    query: &RemoteQuery,
+) -> Result<(PointsOf, BTreeSet<i32>), PeerError> {
     let client = client(address);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.unwrap().block_on(async {
-        let mut answer = client.remote_read(query).await.unwrap();
+        let mut answer = client.remote_read(query).await?;
         let (mut all, mut encodings) = (PointsOf::new(), BTreeSet::new());
-        while let Some(series) = answer.next().await.unwrap() {
+        while let Some(series) = answer.next().await? {
             let labels = series.labels().map(|(n, v)| (n.to_owned(), v.to_owned()));
             let points = all.entry(labels.collect()).or_default();
             for chunk in &series.chunks {
@@ -112,7 +115,7 @@ pub(crate) fn remotely_read(address: SocketAddr, query: &RemoteQuery) -> (Points
                 points.extend(decode(encoding, &chunk.data));
             }
         }
-        (all, encodings)
+        Ok((all, encodings))
     })
 }
 
