@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use super::path::{open_below, retry, split};
 use super::{
     AtomicWriter, DiskError, DiskFile, Entry, EntryKind, Faults, FileIdentity, FileStamp, TempFile,
-    blocking, list, writer,
+    list, writer,
 };
+use crate::lifecycle::blocking;
 
 /// How deep a tree may be that [`Dir::remove_tree`] removes: a block is two levels.
 const TREE_DEPTH_MAX: u32 = 16;

@@ -13,9 +13,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use tokio::sync::OnceCell;
 
+use super::RUN_BYTES;
 use super::buffer::Origin;
 use super::transfer::errno_of;
-use super::{RUN_BYTES, blocking};
+use crate::lifecycle::blocking;
 
 /// Offsets and lengths of direct transfers are multiples of this or of a larger block that the
 /// disk asks for: the page size, so that no transfer covers half a page of the page cache.

@@ -130,15 +130,3 @@ impl DiskError {
         }
     }
 }
-
-/// Runs a blocking call off the network's threads. A panic in it continues in the caller.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that is shutting down cancels blocking calls; nobody waits then.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}

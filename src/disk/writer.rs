@@ -20,7 +20,8 @@ use super::direct::{self, Direct};
 use super::engine::Pending;
 use super::path::{retry, split};
 use super::transfer::{Progress, errno_of};
-use super::{DiskEngine, DiskError, DiskFile, RUN_BYTES, blocking};
+use super::{DiskEngine, DiskError, DiskFile, RUN_BYTES};
+use crate::lifecycle::blocking;
 
 /// The end of the name of a file which is still being written. What stands before it is the
 /// target's name, a dot and a [`stamp`] of the writer.

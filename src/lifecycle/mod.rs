@@ -4,12 +4,14 @@
 //! to end, for whatever reason, drains all the others, as the reference's run group does.
 
 mod backoff;
+mod blocking;
 mod drain;
 mod probe;
 mod signal;
 mod supervisor;
 
 pub use backoff::Backoff;
+pub use blocking::{blocking, finished};
 pub use drain::{Drain, DrainTrigger};
 pub use probe::{Probe, ProbeMetrics, ProbeStatus};
 pub use signal::Signals;

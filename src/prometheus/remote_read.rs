@@ -32,6 +32,7 @@ pub use series::{FloatSample, RemoteChunk, RemoteSeries};
 use super::client::Client;
 use super::error::PeerError;
 use super::request::{shortened, successful_direct};
+use crate::lifecycle::blocking;
 use crate::model::{MatchOp, Matcher};
 use crate::net::http::{Coalesce, DirectBody};
 use crate::proto::prometheus as wire_messages;
@@ -276,19 +277,11 @@ async fn read_sampled(
         source,
     })?;
     // A few hundred milliseconds of work where the answer is large.
-    let read = tokio::task::spawn_blocking(move || {
+    let read = blocking(move || {
         // The place goes along, as nothing stops this when the call is dropped.
         Sampled::read(&body).map(|sampled| (sampled, place))
     });
-    let read = match read.await {
-        Ok(read) => read,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is ending, and drops this task where it waits.
-            Err(_) => std::future::pending().await,
-        },
-    };
-    read.map_err(|source| PeerError::Samples {
+    read.await.map_err(|source| PeerError::Samples {
         url: url.to_owned(),
         source,
     })
