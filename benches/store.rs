@@ -8,7 +8,7 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use outrigger::model::{ExternalLabels, Labels, TimestampMs};
+use outrigger::model::{ExternalLabels, Labels};
 use outrigger::prometheus::PeerState;
 use outrigger::proto::thanos::{LabelMatcher, SeriesRequest};
 use outrigger::store::{
@@ -126,18 +126,7 @@ impl SeriesSink for Sink {
 
 fn store(external: &str) -> Store<Memory> {
     let labels = [(external.to_owned(), "x".to_owned())];
-    let state = PeerState {
-        labels: ExternalLabels(labels.into_iter().collect::<Labels>()),
-        mint: TimestampMs(0),
-        lowest: None,
-        maxt: TimestampMs(i64::MAX),
-        build_version: String::new(),
-        up: true,
-        loaded: true,
-        flags_accepted: true,
-        replaying: false,
-        storage: None,
-    };
+    let state = PeerState::up_with(ExternalLabels(labels.into_iter().collect::<Labels>()));
     let metrics = StoreMetrics::register(&mut Registry::default());
     let (_, state) = watch::channel(state);
     Store::new(Config::default(), Memory::new(), state, metrics)

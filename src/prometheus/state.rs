@@ -65,6 +65,18 @@ fn shown(waited: Duration) -> GoDuration {
 }
 
 impl PeerState {
+    /// A Prometheus that is up and has these labels, of whose storage nothing is known.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn up_with(labels: ExternalLabels) -> Self {
+        Self {
+            labels,
+            up: true,
+            loaded: true,
+            flags_accepted: true,
+            ..Self::unknown(TimestampMs(0))
+        }
+    }
+
     /// Nothing known yet but our own bound.
     pub(super) fn unknown(min_time: TimestampMs) -> Self {
         Self {

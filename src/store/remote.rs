@@ -9,7 +9,7 @@ use crate::prometheus::{
     Answer, Client, FloatSample, LabelsText, RemoteChunk, RemoteQuery, RemoteRead, RemoteSeries,
     Scope, SeriesOrder, SeriesStream,
 };
-use crate::tsdb::{Encoding, XorEncoder, transcode};
+use crate::tsdb::{Encoding, XorEncoder};
 
 /// Samples per chunk where Prometheus does not send chunks (contract `grpc.md` §3.3).
 const SAMPLES_PER_CHUNK: usize = 120;
@@ -198,32 +198,19 @@ fn series(select: &Select, inner: Inner, chunks: Vec<Chunk>) -> Result<Series, S
     }
 }
 
-/// The chunk as StoreAPI can carry it: what has no name there is written anew.
+/// The chunk as StoreAPI can carry it.
 fn storable(chunk: RemoteChunk) -> Result<Chunk, StoreError> {
-    let unknown = StoreError::Encoding { id: chunk.encoding };
-    let sent = u8::try_from(chunk.encoding)
-        .ok()
-        .and_then(Encoding::from_id);
-    let (encoding, data) = match (sent.and_then(storable_encoding), sent) {
-        (Some(encoding), _) => (encoding, chunk.data),
-        (None, Some(other)) => {
-            let (encoding, data) = transcode(other, &chunk.data)?;
-            let encoding = storable_encoding(encoding).ok_or(unknown)?;
-            (encoding, Bytes::from(data))
-        }
-        (None, None) => return Err(unknown),
+    let id = u8::try_from(chunk.encoding).ok();
+    let Some(encoding) = id.and_then(Encoding::from_id) else {
+        let id = chunk.encoding;
+        return Err(StoreError::Encoding { id });
     };
-    Ok(Chunk::new(chunk.min_ms, chunk.max_ms, encoding, data))
-}
-
-/// The name that StoreAPI has for an encoding; `None` where it has none.
-pub(super) fn storable_encoding(encoding: Encoding) -> Option<ChunkEncoding> {
-    match encoding {
-        Encoding::Xor => Some(ChunkEncoding::Xor),
-        Encoding::Histogram => Some(ChunkEncoding::Histogram),
-        Encoding::FloatHistogram => Some(ChunkEncoding::FloatHistogram),
-        _ => None,
-    }
+    Ok(Chunk::carried(
+        chunk.min_ms,
+        chunk.max_ms,
+        encoding,
+        chunk.data,
+    )?)
 }
 
 /// Samples in chunks.

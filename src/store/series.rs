@@ -12,6 +12,7 @@ use super::{
     LabelSet, Lease, Overlay, Parsed, Resort, Series, SeriesQuery, SeriesSink, SeriesSource, Shard,
     Store, StoreError,
 };
+use crate::lifecycle::blocking;
 use crate::proto::thanos::SeriesRequest;
 
 /// How much of the series that wait for a later one is the call's own; the rest comes out of
@@ -223,20 +224,13 @@ async fn warn<S: SeriesSink>(
 /// lease goes along: what is sorted is in memory until that is done, even
 /// if nobody waits for it any more.
 async fn sorted(mut all: Vec<Series>, lease: Lease) -> (Vec<Series>, Lease) {
-    let sorting = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let first_ms = |series: &Series| series.chunks.first().map(|chunk| chunk.min_ms);
         all.sort_by(|a, b| a.labels.cmp(&b.labels).then(first_ms(a).cmp(&first_ms(b))));
         all.dedup_by(|b, a| b.chunks.is_empty() && a.labels == b.labels);
         (all, lease)
-    });
-    match sorting.await {
-        Ok(sorted) => sorted,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is ending, and drops this task where it waits.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh64::xxh64;
 
 use super::{LabelSet, StoreError};
+use crate::tsdb::{DecodeError, Encoding, transcode};
 
 /// Chunk encodings that StoreAPI has a name for (contract `grpc.md` §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +71,40 @@ impl From<Arc<Self>> for Series {
     }
 }
 
+impl ChunkEncoding {
+    /// In which StoreAPI carries chunks of this encoding.
+    fn carrying(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Xor | Encoding::Xor2 => Self::Xor,
+            Encoding::Histogram | Encoding::HistogramSt => Self::Histogram,
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt => Self::FloatHistogram,
+        }
+    }
+}
+
 impl Chunk {
+    /// A chunk as StoreAPI can carry it: what has no name there is written anew.
+    ///
+    /// # Errors
+    /// Where what has to be written anew is broken.
+    pub fn carried(
+        min_ms: i64,
+        max_ms: i64,
+        encoding: Encoding,
+        data: Bytes,
+    ) -> Result<Self, DecodeError> {
+        let data = match encoding {
+            Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram => data,
+            unknown => transcode(unknown, &data)?.1.into(),
+        };
+        Ok(Self::new(
+            min_ms,
+            max_ms,
+            ChunkEncoding::carrying(encoding),
+            data,
+        ))
+    }
+
     /// A chunk of these samples, with its hash.
     pub fn new(min_ms: i64, max_ms: i64, encoding: ChunkEncoding, data: Bytes) -> Self {
         Self {

@@ -76,18 +76,7 @@ impl Fake {
 
     pub(super) fn store(&self, config: Config, external: &[(&str, &str)]) -> Store<Self> {
         let labels = pairs(external).into_iter().collect::<Labels>();
-        let state = PeerState {
-            labels: ExternalLabels(labels),
-            mint: TimestampMs(0),
-            lowest: None,
-            maxt: TimestampMs(i64::MAX),
-            build_version: String::new(),
-            up: true,
-            loaded: true,
-            flags_accepted: true,
-            replaying: false,
-            storage: None,
-        };
+        let state = PeerState::up_with(ExternalLabels(labels));
         let (_, state) = watch::channel(state);
         let metrics = StoreMetrics::register(&mut Registry::default());
         Store::new(config, self.clone(), state, metrics)

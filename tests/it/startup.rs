@@ -193,8 +193,7 @@ fn without_a_bucket_nothing_is_shipped_and_no_shipper_shown() {
         ..PrometheusSetup::default()
     };
     let prometheus = Prometheus::start(&site.data, &setup);
-    let mut arguments = site.arguments(prometheus.address(), &[]);
-    arguments.retain(|argument| !argument.starts_with("--objstore.config"));
+    let arguments = site.arguments_without_bucket(prometheus.address(), &[]);
     let outrigger = crate::support::Outrigger::start(&arguments);
     outrigger.wait_for_metric(READY, |ready| ready == 1.0);
     assert_eq!(outrigger.metric("thanos_shipper_dir_syncs_total"), None);

@@ -79,10 +79,9 @@ impl Stand {
     fn over(site: Site, setup: &PrometheusSetup, flags: &[&str]) -> Self {
         let prometheus = Prometheus::start(&site.data, setup);
         let proxy = RemoteProxy::new(prometheus.address());
-        let mut arguments = site.arguments(proxy.address(), flags);
+        let mut arguments = site.arguments_without_bucket(proxy.address(), flags);
         // What is seen at the proxy is all that is read.
         arguments.push("--no-store.local-blocks".to_owned());
-        arguments.retain(|argument| !argument.starts_with("--objstore.config"));
         let outrigger = Outrigger::start(&arguments);
         let client = StoreClient::connect(outrigger.grpc_address());
         Self {

@@ -14,14 +14,13 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::block::{Block, BlockError, proven};
 use super::cursor::{Cursor, Head, Picked, joined};
 use super::rewrite::rewrite;
-use crate::store::remote::storable_encoding;
-use crate::store::{Chunk, ChunkEncoding, LabelSet, Overlay, QueryRange, Series, StoreError};
-use crate::tsdb::{ChunkBytes, Encoding, check_chunk, transcode};
+use crate::store::{Chunk, LabelSet, Overlay, QueryRange, Series, StoreError};
+use crate::tsdb::{ChunkBytes, check_chunk};
 
 /// Chunk bytes of one batch: little enough to be written again out of the cache, enough that a
 /// batch is worth the way to another thread and back.
@@ -363,23 +362,15 @@ impl Batch {
         block: &Block,
         chunk: &Picked,
         found: &ChunkBytes<'_>,
-    ) -> Result<Chunk, StoreError> {
+    ) -> Result<Chunk, BlockError> {
         self.buffer.extend_from_slice(found.data);
         let data = self.buffer.split().freeze();
         let reference = chunk.meta.reference;
         check_chunk(found.encoding, &data, found.stored_crc, reference.offset())
             .map_err(|error| block.chunk_error(reference, error))?;
         let (min_ms, max_ms) = (chunk.meta.mint.0, chunk.meta.maxt.0);
-        let (encoding, data) = match storable_encoding(found.encoding) {
-            Some(encoding) => (encoding, data),
-            None => {
-                let written = transcode(found.encoding, &data);
-                let (encoding, data) =
-                    written.map_err(|error| block.chunk_error(reference, error))?;
-                (known(encoding)?, Bytes::from(data))
-            }
-        };
-        Ok(Chunk::new(min_ms, max_ms, encoding, data))
+        Chunk::carried(min_ms, max_ms, found.encoding, data)
+            .map_err(|error| block.chunk_error(reference, error))
     }
 }
 
@@ -393,12 +384,6 @@ fn overlapping<'a>(first: &Picked, rest: &'a [Picked]) -> &'a [Picked] {
     };
     let count = rest.iter().take_while(overlaps).count();
     rest.get(..count).unwrap_or_default()
-}
-
-/// The name that StoreAPI has for an encoding that chunks are written in.
-pub(super) fn known(encoding: Encoding) -> Result<ChunkEncoding, StoreError> {
-    let id = encoding.id().into();
-    storable_encoding(encoding).ok_or(StoreError::Encoding { id })
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 
 use super::block::{Block, BlockError};
 use super::cursor::Picked;
-use super::reader::known;
 use crate::store::{Chunk, QueryRange, StoreError};
-use crate::tsdb::{ChunkWriter, Sample, Samples, check_chunk};
+use crate::tsdb::{ChunkWriter, EncodedChunk, Sample, Samples, check_chunk};
 
 /// The most samples at a time, which bounds the memory.
 const SAMPLES_MAX: usize = 16 << 10;
@@ -119,14 +118,14 @@ fn streams<'a>(
 }
 
 fn chunks(writer: ChunkWriter) -> Result<Vec<Chunk>, StoreError> {
-    let storable = |chunk: crate::tsdb::EncodedChunk| {
-        let encoding = known(chunk.encoding)?;
-        Ok(Chunk::new(
+    let storable = |chunk: EncodedChunk| {
+        let data = chunk.data.into();
+        Ok(Chunk::carried(
             chunk.min_ms,
             chunk.max_ms,
-            encoding,
-            chunk.data.into(),
-        ))
+            chunk.encoding,
+            data,
+        )?)
     };
     writer.finish().into_iter().map(storable).collect()
 }

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 use super::block::Block;
@@ -22,7 +21,7 @@ use super::open::{self, Failure, OPEN_BLOCKS_MAX, OPEN_WEIGHT_MAX, Opening};
 use super::plan::{self, Candidate, Division, LocalBlock, Plan, Sources};
 use super::status::{LocalBlocks, LocalStanding};
 use crate::disk::{Dir, DirChange, DirWatch};
-use crate::lifecycle::Drain;
+use crate::lifecycle::{Drain, blocking};
 use crate::model::{BlockId, Clock, TimestampMs};
 use crate::prometheus::{PeerState, PeerStorage};
 use crate::store::QueryRange;
@@ -125,15 +124,11 @@ impl BlockSet {
                 }
             };
             let shared = Arc::clone(&self.0);
-            let look = tokio::task::spawn_blocking(move || {
+            let look = move || {
                 shared.look(anew);
                 shared.open_ahead()
-            });
-            more_ahead = match look.await.map_err(JoinError::try_into_panic) {
-                Ok(more) => more,
-                Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                Err(Err(_)) => false,
             };
+            more_ahead = blocking(look).await;
         }
     }
 }

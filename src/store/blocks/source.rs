@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::reader::{BlockReader, Step};
+use crate::lifecycle::{blocking, finished};
 use crate::store::{Series, SeriesSource, StoreError};
 
 /// Series of one call. Dropping it ends the reading with the batch that is under way.
@@ -47,7 +48,7 @@ impl BlockSource {
                 drop(permit);
                 Read { step, reader }
             };
-            finished(tokio::task::spawn_blocking(read)).await
+            blocking(read).await
         }));
     }
 }
@@ -80,19 +81,5 @@ impl Drop for BlockSource {
         if let Some(under_way) = &self.under_way {
             under_way.abort();
         }
-    }
-}
-
-/// What a task returns; its panic continues here.
-pub(super) async fn finished<T>(
-    task: impl Future<Output = Result<T, tokio::task::JoinError>>,
-) -> T {
-    match task.await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is ending, and drops this task where it waits.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

@@ -17,7 +17,8 @@ use super::cursor::Cursor;
 use super::plan::Plan;
 use super::reader::{BlockReader, Reading};
 use super::select::{CompiledMatcher, SelectError, Work, label_names, label_values, select};
-use super::source::{BlockSource, finished};
+use super::source::BlockSource;
+use crate::lifecycle::blocking;
 use crate::model::Matcher;
 use crate::store::{
     ListQuery, Listed, PrometheusSource, PrometheusUpstream, QueryRange, Select, Series,
@@ -96,7 +97,7 @@ impl LocalUpstream {
             let done = work(plan);
             proven(&used, done).map(|done| (remote, Some(done)))
         };
-        finished(tokio::task::spawn_blocking(planned)).await
+        blocking(planned).await
     }
 
     async fn listed<F>(

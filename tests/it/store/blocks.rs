@@ -44,8 +44,7 @@ impl Pair {
             (ulid_directories(&site.data).len() >= blocks).then_some(())
         });
         let start = |flags: &[&str]| {
-            let mut arguments = site.arguments(prometheus.address(), flags);
-            arguments.retain(|argument| !argument.starts_with("--objstore.config"));
+            let arguments = site.arguments_without_bucket(prometheus.address(), flags);
             Outrigger::start(&arguments)
         };
         let outrigger = start(&[]);

@@ -49,8 +49,7 @@ fn stay_whole(length: Duration) {
         ..PrometheusSetup::default()
     };
     let prometheus = Prometheus::start(&site.data, &setup);
-    let mut arguments = site.arguments(prometheus.address(), &[]);
-    arguments.retain(|argument| !argument.starts_with("--objstore.config"));
+    let arguments = site.arguments_without_bucket(prometheus.address(), &[]);
     let outrigger = Outrigger::start(&arguments);
     let client = StoreClient::connect(outrigger.grpc_address());
     let start_ms = now_ms();

@@ -58,6 +58,17 @@ impl Site {
         arguments
     }
 
+    /// The same without a bucket.
+    pub(crate) fn arguments_without_bucket(
+        &self,
+        prometheus: SocketAddr,
+        extra: &[&str],
+    ) -> Vec<String> {
+        let mut arguments = self.arguments(prometheus, extra);
+        arguments.retain(|argument| !argument.starts_with("--objstore.config"));
+        arguments
+    }
+
     pub(crate) fn start(&self, prometheus: SocketAddr, extra: &[&str]) -> Outrigger {
         Outrigger::start(&self.arguments(prometheus, extra))
     }

@@ -9,8 +9,8 @@ use crate::disk::{Containment, Dir};
 use crate::model::{BlockId, ExternalLabels, Labels, TimeRange, TimestampMs};
 use crate::tsdb::testing::{self, BlockLayout, MemoryBlock};
 use crate::tsdb::{
-    ChunkWriter, CounterReset, HistogramCounts, HistogramLayout, HistogramSample, Sample, Samples,
-    Span,
+    ChunkWriter, CounterReset, Encoding, HistogramCounts, HistogramLayout, HistogramSample, Sample,
+    Samples, Span,
 };
 
 type Name = Vec<(String, String)>;

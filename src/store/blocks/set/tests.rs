@@ -34,18 +34,7 @@ fn id(n: u128) -> BlockId {
 }
 
 fn unknown_peer() -> PeerState {
-    PeerState {
-        labels: ExternalLabels::default(),
-        mint: TimestampMs(0),
-        lowest: None,
-        maxt: TimestampMs(i64::MAX),
-        build_version: String::new(),
-        up: true,
-        loaded: true,
-        flags_accepted: true,
-        replaying: false,
-        storage: None,
-    }
+    PeerState::up_with(ExternalLabels::default())
 }
 
 /// What Prometheus has, with a head from hour 100 to hour 101.
