@@ -80,6 +80,15 @@ impl ChunkEncoding {
             Encoding::FloatHistogram | Encoding::FloatHistogramSt => Self::FloatHistogram,
         }
     }
+
+    /// As which chunks of this encoding are stored.
+    pub(super) fn stored(self) -> Encoding {
+        match self {
+            Self::Xor => Encoding::Xor,
+            Self::Histogram => Encoding::Histogram,
+            Self::FloatHistogram => Encoding::FloatHistogram,
+        }
+    }
 }
 
 impl Chunk {

@@ -1,9 +1,10 @@
 //! Chunks of one series written anew: those that overlap become one sequence of samples, and
-//! samples of times that somebody else answers for are left out.
+//! samples of times that somebody else answers for are left out, of blocks' chunks and of those that
+//! Prometheus sends.
 
 use super::block::{Block, BlockError};
 use super::cursor::Picked;
-use crate::store::{Chunk, QueryRange, StoreError};
+use crate::store::{Chunk, QueryRange, Series, StoreError};
 use crate::tsdb::{ChunkWriter, EncodedChunk, Sample, Samples, check_chunk};
 
 /// The most samples at a time, which bounds the memory.
@@ -117,6 +118,35 @@ fn streams<'a>(
     Ok(streams)
 }
 
+/// Leaves of a series that Prometheus sent the samples of the range it was asked for. Where samples
+/// were deleted, Prometheus 2.42 sends chunks that reach beyond it whole.
+///
+/// # Errors
+/// Where such a chunk is damaged.
+pub(super) fn trim(series: &mut Series, asked: QueryRange) -> Result<(), StoreError> {
+    let within = |chunk: &Chunk| asked.mint.0 <= chunk.min_ms && chunk.max_ms <= asked.maxt.0;
+    if series.chunks.iter().all(within) {
+        return Ok(());
+    }
+    let mut trimmed = Vec::with_capacity(series.chunks.len());
+    for chunk in series.chunks.drain(..) {
+        if within(&chunk) {
+            trimmed.push(chunk);
+            continue;
+        }
+        let mut writer = ChunkWriter::new();
+        for sample in Samples::new(chunk.encoding().stored(), chunk.data())? {
+            let sample = sample?;
+            if (asked.mint.0..=asked.maxt.0).contains(&sample.t_ms()) {
+                writer.push(&sample);
+            }
+        }
+        trimmed.extend(chunks(writer)?);
+    }
+    series.chunks = trimmed;
+    Ok(())
+}
+
 fn chunks(writer: ChunkWriter) -> Result<Vec<Chunk>, StoreError> {
     let storable = |chunk: EncodedChunk| {
         let data = chunk.data.into();
@@ -153,5 +183,62 @@ impl Stream<'_> {
             check_chunk(encoding, data, found.stored_crc, reference.offset()).map_err(damaged)?;
             self.open = Some((chunk, Samples::new(encoding, data).map_err(damaged)?));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TimestampMs;
+    use crate::store::ChunkEncoding;
+    use crate::tsdb::XorEncoder;
+
+    fn chunk(times: std::ops::RangeInclusive<i64>) -> Chunk {
+        let mut encoder = XorEncoder::new();
+        for t_ms in times.clone() {
+            assert!(encoder.append(t_ms, t_ms as f64));
+        }
+        let data = encoder.finish().into();
+        Chunk::new(*times.start(), *times.end(), ChunkEncoding::Xor, data)
+    }
+
+    fn trimmed(chunks: &[Chunk], (mint, maxt): (i64, i64)) -> Vec<Chunk> {
+        let mut series = Series {
+            chunks: chunks.to_vec(),
+            ..Series::default()
+        };
+        let asked = QueryRange {
+            mint: TimestampMs(mint),
+            maxt: TimestampMs(maxt),
+        };
+        trim(&mut series, asked).unwrap();
+        series.chunks
+    }
+
+    #[test]
+    fn of_what_prometheus_sends_only_the_range_that_was_asked_for_is_left() {
+        let sent = [chunk(1..=10), chunk(11..=20), chunk(21..=30)];
+        assert_eq!(trimmed(&sent, (1, 30)), sent);
+        let both_ends = [chunk(5..=10), chunk(11..=20), chunk(21..=25)];
+        assert_eq!(trimmed(&sent, (5, 25)), both_ends);
+        assert_eq!(trimmed(&sent, (13, 13)), [chunk(13..=13)]);
+        assert_eq!(trimmed(&sent, (31, 40)), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_reason_to_send_less() {
+        let broken = Chunk::new(1, 10, ChunkEncoding::Xor, vec![0, 10, 1].into());
+        let mut series = Series {
+            chunks: vec![broken],
+            ..Series::default()
+        };
+        let asked = QueryRange {
+            mint: TimestampMs(5),
+            maxt: TimestampMs(20),
+        };
+        assert!(matches!(
+            trim(&mut series, asked),
+            Err(StoreError::Chunk(_))
+        ));
     }
 }

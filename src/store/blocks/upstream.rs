@@ -16,6 +16,7 @@ use super::block::{Block, proven};
 use super::cursor::Cursor;
 use super::plan::Plan;
 use super::reader::{BlockReader, Reading};
+use super::rewrite::trim;
 use super::select::{CompiledMatcher, SelectError, Work, label_names, label_values, select};
 use super::source::BlockSource;
 use crate::lifecycle::blocking;
@@ -56,7 +57,8 @@ struct Input {
 #[derive(Debug)]
 enum Source {
     Blocks(BlockSource),
-    Prometheus(Box<PrometheusSource>),
+    /// With the range that it was asked for, where blocks answer for the rest.
+    Prometheus(Box<PrometheusSource>, Option<QueryRange>),
 }
 
 impl LocalUpstream {
@@ -168,6 +170,7 @@ impl Upstream for LocalUpstream {
         };
         let (ranges, reader) = self.planned(select.range, shape, open).await?;
         let mut inputs = Vec::with_capacity(ranges.len() + 1);
+        let is_mixed = reader.is_some();
         if let Some(reader) = reader {
             let source = BlockSource::new(reader, Arc::clone(&self.readers));
             inputs.push(Input::new(Source::Blocks(source)));
@@ -178,7 +181,8 @@ impl Upstream for LocalUpstream {
                 ..select.clone()
             };
             let source = Box::new(self.prometheus.read(&part).await?);
-            inputs.push(Input::new(Source::Prometheus(source)));
+            let only = is_mixed.then_some(range);
+            inputs.push(Input::new(Source::Prometheus(source, only)));
         }
         Ok(LocalSource {
             inputs,
@@ -322,7 +326,19 @@ impl Source {
     async fn next(&mut self) -> Result<Option<Series>, StoreError> {
         match self {
             Self::Blocks(source) => source.next().await,
-            Self::Prometheus(source) => source.next().await,
+            Self::Prometheus(source, only) => {
+                let Some(range) = *only else {
+                    return source.next().await;
+                };
+                while let Some(mut series) = source.next().await? {
+                    let had_chunks = !series.chunks.is_empty();
+                    trim(&mut series, range)?;
+                    if !had_chunks || !series.chunks.is_empty() {
+                        return Ok(Some(series));
+                    }
+                }
+                Ok(None)
+            }
         }
     }
 }
@@ -379,7 +395,7 @@ impl SeriesSource for LocalSource {
     fn take_warnings(&mut self) -> Vec<String> {
         let mut warnings = Vec::new();
         for input in &mut self.inputs {
-            if let Source::Prometheus(source) = &mut input.source {
+            if let Source::Prometheus(source, _) = &mut input.source {
                 warnings.extend(source.take_warnings());
             }
         }

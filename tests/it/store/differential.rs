@@ -256,9 +256,16 @@ pub(super) fn checked(series: &[Series], context: &str) -> PointsOf {
             );
             points.extend(decoded);
         }
+        let ranges = || -> Vec<_> {
+            let chunks = one.chunks.iter();
+            chunks
+                .map(|chunk| (chunk.min_time, chunk.max_time))
+                .collect()
+        };
         assert!(
             points.is_sorted_by(|a, b| a.0 < b.0),
-            "{context} {labels:?}"
+            "{context} {labels:?}: samples out of order in the chunks of {:?}",
+            ranges()
         );
         found.insert(labels, points);
     }
