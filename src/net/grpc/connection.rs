@@ -15,6 +15,7 @@ use super::Service;
 use super::abuse::goaway_no_preface;
 use super::answer::{Shared, answer};
 use super::call::BATCH_BYTES;
+use super::gather::Gather;
 use super::guard::{Activity, CLOSING_TIMEOUT, GuardedIo};
 use crate::lifecycle::Drain;
 
@@ -53,6 +54,15 @@ impl<S: Service> Connection<S> {
     /// Serves until the peer goes, misbehaves or is asked to go and has nothing more under way.
     /// Dropping the future ends the calls.
     pub(super) async fn serve<T>(self, io: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let gather = Gather::new(io);
+        let io = gather.handle();
+        gather.while_serving(self.serve_gathered(io)).await;
+    }
+
+    async fn serve_gathered<T>(self, io: Gather<T>)
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {

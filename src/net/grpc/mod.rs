@@ -22,6 +22,7 @@ mod failure_log;
 mod frame;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 mod fuzz;
+mod gather;
 mod guard;
 mod metrics;
 mod outbound;
