@@ -90,7 +90,7 @@ impl SeriesSource for MemorySource {
         };
         let labels = labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let inner = self.select.overlay.inner(labels)?;
-        let chunk = |at| Chunk::new(at, at, ChunkEncoding::Xor, self.data.clone());
+        let chunk = |at| Chunk::new(at, at, ChunkEncoding::Xor, self.data.clone()).into();
         Ok(Some(Series {
             labels: inner.labels,
             chunks: (0..CHUNKS as i64).map(chunk).collect(),

@@ -6,8 +6,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::wire::{put_varint, varint_len};
-use super::{Chunk, ChunkEncoding, LabelSet, Series};
+use super::aggr_chunk::{chunk_len, delimited, put_chunk, put_head};
+use super::{LabelSet, Part, Series};
 
 /// Field tags (contract `grpc.md` §2.1, §2.3); all have one byte.
 mod tag {
@@ -15,13 +15,6 @@ mod tag {
     pub(super) const RESPONSE_WARNING: u8 = 0x12;
     pub(super) const RESPONSE_BATCH: u8 = 0x22;
     pub(super) const BATCH_SERIES: u8 = 0x0A;
-    pub(super) const SERIES_CHUNK: u8 = 0x12;
-    pub(super) const AGGR_MIN_TIME: u8 = 0x08;
-    pub(super) const AGGR_MAX_TIME: u8 = 0x10;
-    pub(super) const AGGR_RAW: u8 = 0x1A;
-    pub(super) const CHUNK_TYPE: u8 = 0x08;
-    pub(super) const CHUNK_DATA: u8 = 0x12;
-    pub(super) const CHUNK_HASH: u8 = 0x18;
 }
 
 /// One message to be written.
@@ -71,27 +64,17 @@ impl Message<'_> {
         match self {
             Self::Series(series) => write_series(tag::RESPONSE_SERIES, series, added, out),
             Self::Batch(batch) => {
-                head(tag::RESPONSE_BATCH, batch_len(batch), out);
+                put_head(tag::RESPONSE_BATCH, batch_len(batch), out);
                 for series in *batch {
                     write_series(tag::BATCH_SERIES, series, added, out);
                 }
             }
             Self::Warning(text) => {
-                head(tag::RESPONSE_WARNING, text.len(), out);
+                put_head(tag::RESPONSE_WARNING, text.len(), out);
                 out.put_slice(text.as_bytes());
             }
         }
     }
-}
-
-/// A field with its tag and length.
-fn delimited(len: usize) -> usize {
-    1 + varint_len(len as u64) + len
-}
-
-fn head(tag: u8, len: usize, out: &mut BytesMut) {
-    out.put_u8(tag);
-    put_varint(out, len as u64);
 }
 
 fn batch_len(batch: &[Measured]) -> usize {
@@ -100,72 +83,24 @@ fn batch_len(batch: &[Measured]) -> usize {
 
 fn series_len(series: &Series, added: &LabelSet) -> usize {
     let labels = series.labels.wire().len() + added.wire().len();
-    let chunks = series.chunks.iter();
-    labels
-        + chunks
-            .map(|chunk| delimited(aggr_len(chunk)))
-            .sum::<usize>()
+    labels + series.chunks.iter().map(part_len).sum::<usize>()
 }
 
-fn aggr_len(chunk: &Chunk) -> usize {
-    time_len(chunk.min_ms) + time_len(chunk.max_ms) + delimited(raw_len(chunk))
-}
-
-fn raw_len(chunk: &Chunk) -> usize {
-    let encoding = if encoding_id(chunk) == 0 { 0 } else { 2 };
-    let data = match chunk.data().len() {
-        0 => 0,
-        len => delimited(len),
-    };
-    let hash = match chunk.hash() {
-        0 => 0,
-        hash => 1 + varint_len(hash),
-    };
-    encoding + data + hash
-}
-
-/// A number that is 0 is left out, as everywhere in proto3; a negative one takes ten bytes.
-fn time_len(time: i64) -> usize {
-    match time {
-        0 => 0,
-        time => 1 + varint_len(time.cast_unsigned()),
-    }
-}
-
-fn encoding_id(chunk: &Chunk) -> u8 {
-    match chunk.encoding() {
-        ChunkEncoding::Xor => 0,
-        ChunkEncoding::Histogram => 1,
-        ChunkEncoding::FloatHistogram => 2,
+fn part_len(part: &Part) -> usize {
+    match part {
+        Part::Chunk(chunk) => chunk_len(chunk),
+        Part::Run(run) => run.wire().len(),
     }
 }
 
 fn write_series(tag: u8, measured: &Measured, added: &LabelSet, out: &mut BytesMut) {
     let Measured { series, len } = measured;
-    head(tag, *len, out);
+    put_head(tag, *len, out);
     write_labels(&series.labels, added, out);
-    for chunk in &series.chunks {
-        head(tag::SERIES_CHUNK, aggr_len(chunk), out);
-        for (tag, time) in [
-            (tag::AGGR_MIN_TIME, chunk.min_ms),
-            (tag::AGGR_MAX_TIME, chunk.max_ms),
-        ] {
-            if time != 0 {
-                out.put_u8(tag);
-                put_varint(out, time.cast_unsigned());
-            }
-        }
-        head(tag::AGGR_RAW, raw_len(chunk), out);
-        if encoding_id(chunk) != 0 {
-            out.put_slice(&[tag::CHUNK_TYPE, encoding_id(chunk)]);
-        }
-        if !chunk.data().is_empty() {
-            head(tag::CHUNK_DATA, chunk.data().len(), out);
-            out.put_slice(chunk.data());
-        }
-        if chunk.hash() != 0 {
-            out.put_u8(tag::CHUNK_HASH);
-            put_varint(out, chunk.hash());
+    for part in &series.chunks {
+        match part {
+            Part::Chunk(chunk) => put_chunk(chunk, out),
+            Part::Run(run) => out.put_slice(run.wire()),
         }
     }
 }
@@ -191,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::proto::thanos::{self, series_response};
+    use crate::store::{Chunk, ChunkEncoding};
 
     type Labels = std::collections::BTreeMap<String, String>;
 
@@ -235,7 +171,7 @@ mod tests {
             min_time: chunk.min_ms,
             max_time: chunk.max_ms,
             raw: Some(thanos::Chunk {
-                r#type: i32::from(encoding_id(chunk)),
+                r#type: chunk.encoding() as i32,
                 data: chunk.data().clone(),
                 hash: xxh64(chunk.data(), 0),
             }),
@@ -269,7 +205,10 @@ mod tests {
             let added_set = set(&added);
             let own: Vec<Measured> = all
                 .iter()
-                .map(|(labels, chunks)| Series { labels: set(labels), chunks: chunks.clone() })
+                .map(|(labels, chunks)| Series {
+                    labels: set(labels),
+                    chunks: chunks.iter().cloned().map(Part::Chunk).collect(),
+                })
                 .map(|series| Measured::new(series, &added_set))
                 .collect();
             let theirs: Vec<thanos::Series> =

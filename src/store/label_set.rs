@@ -87,6 +87,12 @@ impl LabelSet {
         Ok(())
     }
 
+    /// Leaves only the first labels.
+    pub(super) fn truncate(&mut self, labels: usize) {
+        self.wire.truncate(self.start(labels));
+        self.entries.truncate(labels);
+    }
+
     /// How many labels there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -173,8 +179,25 @@ impl Ord for LabelSet {
     /// The order of StoreAPI (contract `grpc.md` §3.4): name, then value, pairwise by bytes, a
     /// prefix first.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        let Some(at) = first_difference(&self.wire, &other.wire) else {
+            return self.wire.len().cmp(&other.wire.len());
+        };
+        // What stands before is the same in both, so the first label that differs is the one that
+        // this byte belongs to.
+        let ended = |entry: &Entry| entry.start as usize <= at;
+        let differs = self.entries.partition_point(ended).saturating_sub(1);
+        self.label(differs).cmp(&other.label(differs))
     }
+}
+
+/// The first position at which two byte strings differ; `None` where one begins with the other.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    const WORD: usize = size_of::<u64>();
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD));
+    let same = words.take_while(|(a, b)| a == b).count() * WORD;
+    let bytes = a[same..].iter().zip(&b[same..]);
+    let differs = bytes.into_iter().position(|(a, b)| a != b);
+    differs.map(|at| same + at)
 }
 
 /// The labels of two sets without a common name, in order.

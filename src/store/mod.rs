@@ -7,6 +7,7 @@
 //! that can't take more makes Prometheus wait. Memory is bounded by constants per call, the number
 //! of calls by [`Gate`], and what has to be sorted by [`SortBuffer`].
 
+mod aggr_chunk;
 mod blocks;
 mod encode;
 mod error;
@@ -40,6 +41,7 @@ mod testing;
 mod upstream;
 mod wire;
 
+pub use aggr_chunk::ChunkRun;
 pub use blocks::{
     BlockError, BlockMetrics, BlockSet, CompiledMatcher, Effort, LocalBlocks, LocalStanding,
     LocalUpstream, SelectError, UNREADABLE_NAMED_MAX, UnreadableBlock, Work, label_names,
@@ -61,6 +63,6 @@ pub use resort::Resort;
 pub use selector::{InvalidSelector, selector_matchers};
 pub use shard::Shard;
 pub use sort_buffer::{Lease, SortBuffer};
-pub use source::{Chunk, ChunkEncoding, Series, SeriesSource};
+pub use source::{Chunk, ChunkEncoding, Part, Series, SeriesSource};
 pub use store::{Config, Store};
 pub use upstream::{ListQuery, Listed, Select, Upstream};

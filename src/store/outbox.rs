@@ -7,7 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::encode::{Measured, Message};
 use super::metrics::{DropLabels, DropReason, StoreMetrics};
-use super::{LabelSet, Limited, Series, SeriesQuery, StoreError};
+use super::{LabelSet, Limited, Part, Series, SeriesQuery, StoreError};
 
 /// A message of several series is sent at this size, even if it could have more of them.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -165,7 +165,7 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
         let labels = Some(xxh64(series.labels.wire(), 0));
         self.series += u64::from(self.last != labels);
         self.last = labels;
-        self.chunks += series.chunks.len() as u64;
+        self.chunks += series.chunks.iter().map(Part::count).sum::<usize>() as u64;
         let samples = self.chunks.saturating_mul(SAMPLES_PER_CHUNK);
         for (what, reason, limit, got) in [
             (

@@ -21,6 +21,9 @@ pub struct Overlay {
     added: LabelSet,
     /// Names that an arriving series loses, with the value that Prometheus may have merged in.
     managed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Bit n stands for managed names of n bytes, the highest for all longer ones: most names of a
+    /// series are told apart by that.
+    lengths: u64,
 }
 
 /// A series' labels without those of the overlay.
@@ -48,7 +51,7 @@ impl Overlay {
             let name = name.as_bytes().to_owned();
             overlay.managed.entry(name).or_insert(None);
         }
-        Ok(overlay)
+        Ok(Self::new(overlay.added, overlay.managed))
     }
 
     /// For `/api/v1/series`, which merges nothing in: a replica label of a series' own stays.
@@ -64,7 +67,16 @@ impl Overlay {
                 managed.insert(name.as_bytes().to_owned(), None);
             }
         }
-        Ok(Self { added, managed })
+        Ok(Self::new(added, managed))
+    }
+
+    fn new(added: LabelSet, managed: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
+        let lengths = managed.keys().map(|name| length_bit(name));
+        Self {
+            lengths: lengths.fold(0, std::ops::BitOr::bitor),
+            added,
+            managed,
+        }
     }
 
     /// The labels that are put on.
@@ -83,7 +95,9 @@ impl Overlay {
     /// # Errors
     /// Where the labels are too long.
     pub fn strip(&self, labels: LabelSet) -> Result<Inner, StoreError> {
-        let is_managed = |(name, _): (&[u8], &[u8])| self.managed.contains_key(name);
+        let is_managed = |(name, _): (&[u8], &[u8])| {
+            self.lengths & length_bit(name) != 0 && self.managed.contains_key(name)
+        };
         if !labels.iter().any(is_managed) {
             let conflict = None;
             return Ok(Inner { labels, conflict });
@@ -120,6 +134,10 @@ impl Overlay {
             conflict,
         })
     }
+}
+
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(63)
 }
 
 #[cfg(test)]

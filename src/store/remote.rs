@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::upstream::{ListQuery, Listed, Select, Upstream};
-use super::{Chunk, ChunkEncoding, Inner, Series, SeriesSource, StoreError, StoreMetrics};
+use super::{Chunk, ChunkEncoding, Inner, Part, Series, SeriesSource, StoreError, StoreMetrics};
 use crate::prometheus::{
     Answer, Client, FloatSample, LabelsText, RemoteChunk, RemoteQuery, RemoteRead, RemoteSeries,
     Scope, SeriesOrder, SeriesStream,
@@ -188,7 +188,7 @@ impl Drop for ChunkStream {
     }
 }
 
-fn series(select: &Select, inner: Inner, chunks: Vec<Chunk>) -> Result<Series, StoreError> {
+fn series(select: &Select, inner: Inner, chunks: Vec<Part>) -> Result<Series, StoreError> {
     match inner.conflict.filter(|_| select.conflicts_end) {
         Some(name) => Err(StoreError::Conflict { name }),
         None => Ok(Series {
@@ -199,22 +199,18 @@ fn series(select: &Select, inner: Inner, chunks: Vec<Chunk>) -> Result<Series, S
 }
 
 /// The chunk as StoreAPI can carry it.
-fn storable(chunk: RemoteChunk) -> Result<Chunk, StoreError> {
+fn storable(chunk: RemoteChunk) -> Result<Part, StoreError> {
     let id = u8::try_from(chunk.encoding).ok();
     let Some(encoding) = id.and_then(Encoding::from_id) else {
         let id = chunk.encoding;
         return Err(StoreError::Encoding { id });
     };
-    Ok(Chunk::carried(
-        chunk.min_ms,
-        chunk.max_ms,
-        encoding,
-        chunk.data,
-    )?)
+    let chunk = Chunk::carried(chunk.min_ms, chunk.max_ms, encoding, chunk.data)?;
+    Ok(chunk.into())
 }
 
 /// Samples in chunks.
-fn chunked(samples: &[FloatSample]) -> Vec<Chunk> {
+fn chunked(samples: &[FloatSample]) -> Vec<Part> {
     let chunk = |samples: &[FloatSample]| {
         let mut encoder = XorEncoder::new();
         for sample in samples {
@@ -229,6 +225,7 @@ fn chunked(samples: &[FloatSample]) -> Vec<Chunk> {
             ChunkEncoding::Xor,
             Bytes::from(encoder.finish()),
         )
+        .into()
     };
     samples.chunks(SAMPLES_PER_CHUNK).map(chunk).collect()
 }

@@ -9,8 +9,8 @@ use super::label_set::Merged;
 use super::outbox::Outbox;
 use super::upstream::{Select, Upstream};
 use super::{
-    LabelSet, Lease, Overlay, Parsed, Resort, Series, SeriesQuery, SeriesSink, SeriesSource, Shard,
-    Store, StoreError,
+    LabelSet, Lease, Overlay, Parsed, Part, Resort, Series, SeriesQuery, SeriesSink, SeriesSource,
+    Shard, Store, StoreError,
 };
 use crate::lifecycle::blocking;
 use crate::proto::thanos::SeriesRequest;
@@ -225,7 +225,7 @@ async fn warn<S: SeriesSink>(
 /// if nobody waits for it any more.
 async fn sorted(mut all: Vec<Series>, lease: Lease) -> (Vec<Series>, Lease) {
     blocking(move || {
-        let first_ms = |series: &Series| series.chunks.first().map(|chunk| chunk.min_ms);
+        let first_ms = |series: &Series| series.chunks.first().map(Part::min_ms);
         all.sort_by(|a, b| a.labels.cmp(&b.labels).then(first_ms(a).cmp(&first_ms(b))));
         all.dedup_by(|b, a| b.chunks.is_empty() && a.labels == b.labels);
         (all, lease)

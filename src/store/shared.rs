@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::upstream::{Select, Upstream};
-use super::{ErrorClass, LabelSet, Series, SeriesSource, StoreError};
+use super::{ErrorClass, Part, Series, SeriesSource, StoreError};
 use crate::model::ErrorChain;
 
 /// How much of a flight its calls may be apart; part of one call's share.
@@ -108,9 +108,9 @@ struct Seat<S> {
 /// What a call had last.
 #[derive(Debug)]
 struct Last {
-    labels: LabelSet,
-    /// Of the chunks of all pieces of this series that it had.
-    chunk_hashes: HashSet<u64>,
+    series: Arc<Series>,
+    /// Of the chunks of earlier pieces of this series.
+    earlier: HashSet<u64>,
 }
 
 /// What the window has for a call.
@@ -378,14 +378,17 @@ impl<S> Drop for Seat<S> {
 }
 
 impl<U: Upstream> SharedSource<U> {
-    fn note(&mut self, series: &Series) {
-        let hashes = series.chunks.iter().map(super::Chunk::hash);
+    fn note(&mut self, series: &Arc<Series>) {
+        let series = Arc::clone(series);
         match &mut self.last {
-            Some(last) if last.labels == series.labels => last.chunk_hashes.extend(hashes),
+            Some(last) if last.series.labels == series.labels => {
+                last.earlier.extend(hashes(&last.series));
+                last.series = series;
+            }
             last => {
                 *last = Some(Last {
-                    labels: series.labels.clone(),
-                    chunk_hashes: hashes.collect(),
+                    series,
+                    earlier: HashSet::new(),
                 });
             }
         }
@@ -440,11 +443,14 @@ impl<U: Upstream> SharedSource<U> {
             let Some(last) = &self.last else {
                 return Ok(Some(Arc::new(series)));
             };
-            match series.labels.cmp(&last.labels) {
+            match series.labels.cmp(&last.series.labels) {
                 Ordering::Less => continue,
                 Ordering::Equal => {
-                    let had = |hash| last.chunk_hashes.contains(&hash);
-                    series.chunks.retain(|chunk| !had(chunk.hash()));
+                    let mut had: HashSet<u64> = hashes(&last.series).collect();
+                    had.extend(&last.earlier);
+                    let new = series.single_chunks();
+                    let new = new.filter(|chunk| !had.contains(&chunk.hash()));
+                    series.chunks = new.map(Part::Chunk).collect();
                     if series.chunks.is_empty() {
                         continue;
                     }
@@ -456,6 +462,10 @@ impl<U: Upstream> SharedSource<U> {
         self.warnings = alone.take_warnings();
         Ok(None)
     }
+}
+
+fn hashes(series: &Series) -> impl Iterator<Item = u64> {
+    series.single_chunks().map(|chunk| chunk.hash())
 }
 
 impl<U: Upstream> SeriesSource for SharedSource<U> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh64::xxh64;
 
+use super::aggr_chunk::{ChunkHead, ChunkRun};
 use super::{LabelSet, StoreError};
 use crate::tsdb::{DecodeError, Encoding, transcode};
 
@@ -39,7 +40,16 @@ pub struct Series {
     /// Without external labels.
     pub labels: LabelSet,
     /// In the order of time.
-    pub chunks: Vec<Chunk>,
+    pub chunks: Vec<Part>,
+}
+
+/// One chunk, or several that are encoded already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// As it was received.
+    Chunk(Chunk),
+    /// Of a local block.
+    Run(ChunkRun),
 }
 
 /// A stream of series, sorted by the labels that they have here unless the source says otherwise.
@@ -72,12 +82,14 @@ impl From<Arc<Self>> for Series {
 }
 
 impl ChunkEncoding {
-    /// In which StoreAPI carries chunks of this encoding.
-    fn carrying(encoding: Encoding) -> Self {
+    /// In which StoreAPI carries chunks of this encoding as they are; `None` where they have to be
+    /// written anew.
+    pub(super) fn of(encoding: Encoding) -> Option<Self> {
         match encoding {
-            Encoding::Xor | Encoding::Xor2 => Self::Xor,
-            Encoding::Histogram | Encoding::HistogramSt => Self::Histogram,
-            Encoding::FloatHistogram | Encoding::FloatHistogramSt => Self::FloatHistogram,
+            Encoding::Xor => Some(Self::Xor),
+            Encoding::Histogram => Some(Self::Histogram),
+            Encoding::FloatHistogram => Some(Self::FloatHistogram),
+            Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt => None,
         }
     }
 
@@ -102,16 +114,12 @@ impl Chunk {
         encoding: Encoding,
         data: Bytes,
     ) -> Result<Self, DecodeError> {
-        let data = match encoding {
-            Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram => data,
-            unknown => transcode(unknown, &data)?.1.into(),
-        };
-        Ok(Self::new(
-            min_ms,
-            max_ms,
-            ChunkEncoding::carrying(encoding),
-            data,
-        ))
+        if let Some(known) = ChunkEncoding::of(encoding) {
+            return Ok(Self::new(min_ms, max_ms, known, data));
+        }
+        let (encoding, data) = transcode(encoding, &data)?;
+        let known = ChunkEncoding::of(encoding).expect("what a chunk is written anew in");
+        Ok(Self::new(min_ms, max_ms, known, data.into()))
     }
 
     /// A chunk of these samples, with its hash.
@@ -122,6 +130,14 @@ impl Chunk {
             encoding,
             hash: xxh64(&data, 0),
             data,
+        }
+    }
+
+    pub(super) fn head(&self) -> ChunkHead {
+        ChunkHead {
+            min_ms: self.min_ms,
+            max_ms: self.max_ms,
+            encoding: self.encoding,
         }
     }
 
@@ -141,15 +157,75 @@ impl Chunk {
     }
 }
 
+impl Part {
+    /// Time of the first sample, in milliseconds since the epoch.
+    pub fn min_ms(&self) -> i64 {
+        match self {
+            Self::Chunk(chunk) => chunk.min_ms,
+            Self::Run(run) => run.min_ms,
+        }
+    }
+
+    /// Time of the last sample.
+    pub fn max_ms(&self) -> i64 {
+        match self {
+            Self::Chunk(chunk) => chunk.max_ms,
+            Self::Run(run) => run.max_ms,
+        }
+    }
+
+    /// How many chunks it is.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Chunk(_) => 1,
+            Self::Run(run) => run.count(),
+        }
+    }
+
+    /// How many bytes it keeps.
+    pub(super) fn data_bytes(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// The bytes that it keeps: of a chunk's samples, or of a run's whole encoding.
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Chunk(chunk) => &chunk.data,
+            Self::Run(run) => run.wire(),
+        }
+    }
+
+    fn set_bytes(&mut self, same: Bytes) {
+        match self {
+            Self::Chunk(chunk) => chunk.data = same,
+            Self::Run(run) => run.set_wire(same),
+        }
+    }
+}
+
+impl From<Chunk> for Part {
+    fn from(chunk: Chunk) -> Self {
+        Self::Chunk(chunk)
+    }
+}
+
 impl Series {
+    /// The chunks, each for itself.
+    pub fn single_chunks(&self) -> impl Iterator<Item = Chunk> {
+        self.chunks.iter().flat_map(|part| match part {
+            Part::Chunk(chunk) => vec![chunk.clone()],
+            Part::Run(run) => run.chunks(),
+        })
+    }
+
     /// Bytes of encoded samples.
     pub fn data_bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.data.len()).sum()
+        self.chunks.iter().map(Part::data_bytes).sum()
     }
 
     /// Bytes that the series keeps in memory, if its chunks share their buffers with no other.
     pub fn memory_bytes(&self) -> usize {
-        let chunks = self.chunks.capacity() * size_of::<Chunk>();
+        let chunks = self.chunks.capacity() * size_of::<Part>();
         size_of::<Self>() + self.labels.memory_bytes() + chunks + self.data_bytes()
     }
 
@@ -157,14 +233,14 @@ impl Series {
     /// small one that is kept for long would keep all that came with it.
     pub(super) fn detach(&mut self) {
         let mut own = Vec::with_capacity(self.data_bytes());
-        for chunk in &self.chunks {
-            own.extend_from_slice(&chunk.data);
+        for part in &self.chunks {
+            own.extend_from_slice(part.bytes());
         }
         let own = Bytes::from(own);
         let mut start = 0;
-        for chunk in &mut self.chunks {
-            let end = start + chunk.data.len();
-            chunk.data = own.slice(start..end);
+        for part in &mut self.chunks {
+            let end = start + part.bytes().len();
+            part.set_bytes(own.slice(start..end));
             start = end;
         }
         self.chunks.shrink_to_fit();
@@ -178,7 +254,7 @@ mod tests {
     #[test]
     fn detached_chunks_are_the_same_and_stand_elsewhere() {
         let received = Bytes::from_static(b"..onetwo..");
-        let chunk = |data| Chunk::new(1, 2, ChunkEncoding::Xor, data);
+        let chunk = |data| Part::Chunk(Chunk::new(1, 2, ChunkEncoding::Xor, data));
         let mut series = Series {
             chunks: vec![chunk(received.slice(2..5)), chunk(received.slice(5..8))],
             ..Series::default()
@@ -187,10 +263,11 @@ mod tests {
         series.detach();
         assert_eq!(series, before);
         assert_ne!(
-            series.chunks[0].data.as_ptr(),
-            before.chunks[0].data.as_ptr()
+            series.chunks[0].bytes().as_ptr(),
+            before.chunks[0].bytes().as_ptr()
         );
         assert_eq!(series.data_bytes(), 6);
-        assert_eq!(series.chunks[0].hash(), xxh64(b"one", 0));
+        let first = series.single_chunks().next().unwrap();
+        assert_eq!(first.hash(), xxh64(b"one", 0));
     }
 }

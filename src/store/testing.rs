@@ -153,7 +153,7 @@ impl SeriesSource for FakeSource {
         let chunk = |at: usize| {
             let time = i64::try_from(at).unwrap();
             let data = Bytes::from(vec![7; 100]);
-            Chunk::new(time, time, ChunkEncoding::Xor, data)
+            Chunk::new(time, time, ChunkEncoding::Xor, data).into()
         };
         let chunks = if self.select.labels_only { 0 } else { chunks };
         Ok(Some(Series {

@@ -19,9 +19,6 @@ const GAP_BYTES_MAX: usize = 16 << 10;
 const ADVICE_BYTES_MAX: usize = 1 << 20;
 /// Series entries of version 2 and later stand at multiples of this.
 const ENTRY_ALIGNMENT: usize = 16;
-/// Room for the labels of a usual series, so that a set seldom grows.
-const LABELS_EXPECTED: usize = 16;
-const LABEL_BYTES_EXPECTED: usize = 384;
 
 /// A position in the series of a block.
 #[derive(Debug)]
@@ -33,6 +30,10 @@ pub(super) struct Cursor {
     /// Taken from `postings`, and asked of the kernel.
     ids: VecDeque<u32>,
     reader: SeriesReader,
+    /// The labels of the series read last: most are those of the next, too.
+    labels: LabelSet,
+    /// Whether `labels` are all that the block has, also those without a value.
+    has_all_labels: bool,
     head: Option<Head>,
     is_over: bool,
 }
@@ -63,6 +64,8 @@ impl Cursor {
             postings,
             ids: VecDeque::new(),
             reader: SeriesReader::new(),
+            labels: LabelSet::default(),
+            has_all_labels: true,
             head: None,
             is_over: false,
         }
@@ -114,6 +117,16 @@ impl Cursor {
         let index = block.index();
         let read = self.reader.read(index, id);
         read.map_err(|error| block.index_error(error))?;
+        let same = match self.has_all_labels {
+            true => self.reader.same_labels(),
+            false => 0,
+        };
+        self.labels.truncate(same);
+        self.has_all_labels = true;
+        for (name, value) in self.reader.labels(index).skip(same) {
+            self.labels.push(name, value)?;
+            self.has_all_labels &= !value.is_empty();
+        }
         let wanted = |meta: &&ChunkMeta| self.is_wanted(meta);
         let picked = |meta: &ChunkMeta| Picked {
             block: position,
@@ -129,10 +142,7 @@ impl Cursor {
         if chunks.is_empty() {
             return Ok(None);
         }
-        let mut labels = LabelSet::with_capacity(LABELS_EXPECTED, LABEL_BYTES_EXPECTED);
-        for (name, value) in self.reader.labels(index) {
-            labels.push(name, value)?;
-        }
+        let labels = self.labels.clone();
         Ok(Some(Head { labels, chunks }))
     }
 

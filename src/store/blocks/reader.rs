@@ -2,9 +2,9 @@
 //!
 //! A reader works in batches on blocking threads. First it *gathers*: steps through the indexes,
 //! joins what belongs to one series, and asks the kernel for the chunks to come. Then it *reads*:
-//! each chunk is copied out of the map once, into the batch's buffer, and its checksum and hash are
-//! those of the copy. So what is sent is what was proven, whatever becomes of the file, and nobody
-//! touches a map on the network's threads.
+//! each chunk is copied out of the map once, into the batch's buffer, in the form of the wire; its
+//! checksum and hash are those of the copy. So what is sent is what was proven, whatever becomes of
+//! the file, and nobody touches a map on the network's threads.
 //!
 //! Chunks are passed on as they are, but for three kinds: encodings that StoreAPI has no name for,
 //! chunks that reach into time that Prometheus answers for, and chunks that overlap others of
@@ -14,17 +14,20 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::block::{Block, BlockError, proven};
 use super::cursor::{Cursor, Head, Picked, joined};
 use super::rewrite::rewrite;
-use crate::store::{Chunk, LabelSet, Overlay, QueryRange, Series, StoreError};
+use crate::store::aggr_chunk::{AROUND_BYTES_MAX, ChunkHead, RunWriter};
+use crate::store::{Chunk, ChunkEncoding, LabelSet, Overlay, Part, QueryRange, Series, StoreError};
 use crate::tsdb::{ChunkBytes, check_chunk};
 
 /// Chunk bytes of one batch: little enough to be written again out of the cache, enough that a
 /// batch is worth the way to another thread and back.
 const BATCH_BYTES: usize = 1 << 20;
+/// Buffers of a reader: one is read into, one is sent from, and of one the last series waits.
+const BUFFERS_MAX: usize = 3;
 /// Series of one batch.
 const BATCH_SERIES: usize = 512;
 /// Entries that one step looks at: where few series have chunks in the time that was asked for,
@@ -34,8 +37,6 @@ const STEP_ENTRIES: usize = 64 << 10;
 const GATHER_CHUNKS: usize = 4096;
 /// How many chunks the kernel is asked for ahead: one to two MiB.
 const ADVISED_CHUNKS: usize = 2048;
-/// Chunks of a piece of a series that room is made for at once.
-const PIECE_CHUNKS: usize = 1024;
 /// Series that are gathered first, so that the first answer goes out early; then twice as many
 /// each time.
 const GATHER_FIRST: usize = 32;
@@ -68,6 +69,8 @@ pub(super) struct BlockReader {
     budget: usize,
     /// Cursors at the series of the first; used again for each.
     ties: Vec<usize>,
+    /// What batches were read into, to be taken again once they were sent.
+    buffers: VecDeque<BytesMut>,
 }
 
 /// What came of a step.
@@ -96,9 +99,14 @@ struct Gathered {
 #[derive(Debug, Default)]
 struct Batch {
     series: Vec<Series>,
-    /// Where chunks are copied to; empty as such, since each is split off.
-    buffer: BytesMut,
-    has_buffer: bool,
+    /// Where chunks are copied to: holds those of `run`, each run is split off.
+    buffer: Option<BytesMut>,
+    /// What batches before were read into.
+    spare: VecDeque<BytesMut>,
+    /// About how many bytes of chunks there are.
+    expected: usize,
+    /// The chunks that came last of the series that is read.
+    run: Option<RunWriter>,
     /// Bytes of chunks that were written anew.
     rewritten: usize,
 }
@@ -112,6 +120,7 @@ impl BlockReader {
             gather: GATHER_FIRST,
             budget: 0,
             ties: Vec::new(),
+            buffers: VecDeque::new(),
         }
     }
 
@@ -128,7 +137,10 @@ impl BlockReader {
 
     fn read(&mut self) -> Result<Step, StoreError> {
         self.budget = STEP_ENTRIES;
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            spare: std::mem::take(&mut self.buffers),
+            ..Batch::default()
+        };
         if self.gathered.is_empty() {
             self.gather()?;
         }
@@ -140,6 +152,11 @@ impl BlockReader {
             }
         }
         self.advise();
+        self.buffers = batch.spare;
+        self.buffers.extend(batch.buffer);
+        if self.buffers.len() > BUFFERS_MAX {
+            self.buffers.pop_front();
+        }
         let is_over = self.gathered.is_empty()
             && (self.reading.limit == Some(0) || self.cursors.iter().all(Cursor::is_over));
         Ok(Step {
@@ -150,6 +167,8 @@ impl BlockReader {
 
     /// Reads what was gathered, until the batch is full.
     fn read_gathered(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        let left = |series: &Gathered| series.chunks.len() - series.next;
+        batch.expected = self.gathered.iter().map(left).sum::<usize>() * CHUNK_BYTES;
         while let Some(mut series) = self.gathered.pop_front() {
             if self.reading.labels_only {
                 let labels = series.labels;
@@ -177,9 +196,8 @@ impl BlockReader {
     }
 
     /// Chunks of a series as far as they fit into the batch; an empty one takes at least one.
-    fn chunks(&self, series: &mut Gathered, batch: &mut Batch) -> Result<Vec<Chunk>, StoreError> {
-        let left = series.chunks.get(series.next..).unwrap_or_default();
-        let mut chunks = Vec::with_capacity(left.len().min(PIECE_CHUNKS));
+    fn chunks(&self, series: &mut Gathered, batch: &mut Batch) -> Result<Vec<Part>, StoreError> {
+        let mut chunks = Vec::new();
         while let Some((first, rest)) = series
             .chunks
             .get(series.next..)
@@ -193,8 +211,9 @@ impl BlockReader {
                 let group = series.chunks.get(series.next..next).unwrap_or_default();
                 let block = |at: usize| &**self.cursors[at].block();
                 let written = rewrite(group, block, &self.reading.remote, series.done_ms)?;
-                let bytes = written.chunks.iter().map(|chunk| chunk.data().len());
+                let bytes = written.chunks.iter().map(Part::data_bytes);
                 batch.rewritten += bytes.sum::<usize>();
+                batch.end_run(&mut chunks);
                 chunks.extend(written.chunks);
                 series.done_ms = written.until;
                 if written.until.is_some() {
@@ -203,14 +222,19 @@ impl BlockReader {
             } else {
                 let block = self.cursors[first.block].block();
                 let found = block.chunk(first.meta.reference)?;
-                let is_first = batch.series.is_empty() && chunks.is_empty();
-                if !batch.make_room(found.data.len(), is_first) {
+                if !batch.make_room(found.data.len() + AROUND_BYTES_MAX) {
                     break;
                 }
-                chunks.push(batch.copied(block, first, &found)?);
+                if let Some(run) = &batch.run
+                    && self.is_around_remote(run.max_ms(), first)
+                {
+                    batch.end_run(&mut chunks);
+                }
+                batch.copy(block, first, &found, &mut chunks)?;
             }
             series.next = next;
         }
+        batch.end_run(&mut chunks);
         Ok(chunks)
     }
 
@@ -219,6 +243,13 @@ impl BlockReader {
         let overlaps =
             |range: &QueryRange| chunk.meta.mint <= range.maxt && chunk.meta.maxt >= range.mint;
         self.reading.remote.iter().any(overlaps)
+    }
+
+    /// Whether Prometheus answers for a time between what ends at `until` and a chunk. A run does
+    /// not reach over that: its place among what comes of Prometheus is where it begins.
+    fn is_around_remote(&self, until_ms: i64, chunk: &Picked) -> bool {
+        let between = |range: &QueryRange| until_ms < range.mint.0 && range.maxt < chunk.meta.mint;
+        self.reading.remote.iter().any(between)
     }
 
     /// Whether the others are the same chunk, byte by byte.
@@ -343,34 +374,60 @@ impl BlockReader {
 }
 
 impl Batch {
-    /// Whether the buffer takes `len` more bytes; the first chunk of a batch is always taken.
-    fn make_room(&mut self, len: usize, is_first: bool) -> bool {
-        if self.buffer.capacity() >= len && !is_first {
-            return true;
+    /// Makes room for `len` more bytes, unless the batch is full; the first chunk of a batch is
+    /// always taken.
+    fn make_room(&mut self, len: usize) -> bool {
+        if let Some(buffer) = &self.buffer {
+            return buffer.capacity() - buffer.len() >= len;
         }
-        if is_first || !self.has_buffer {
-            self.buffer = BytesMut::with_capacity(BATCH_BYTES.max(len));
-            self.has_buffer = true;
-            return true;
-        }
-        false
+        let wanted = self.expected.min(BATCH_BYTES).max(len);
+        let sent = self
+            .spare
+            .iter_mut()
+            .position(|spare| spare.try_reclaim(wanted));
+        let again = sent.and_then(|at| self.spare.remove(at));
+        self.buffer = Some(again.unwrap_or_else(|| BytesMut::with_capacity(wanted)));
+        true
     }
 
     /// A chunk as it stands in the block, copied and proven.
-    fn copied(
+    fn copy(
         &mut self,
         block: &Block,
         chunk: &Picked,
         found: &ChunkBytes<'_>,
-    ) -> Result<Chunk, BlockError> {
-        self.buffer.extend_from_slice(found.data);
-        let data = self.buffer.split().freeze();
+        chunks: &mut Vec<Part>,
+    ) -> Result<(), BlockError> {
         let reference = chunk.meta.reference;
-        check_chunk(found.encoding, &data, found.stored_crc, reference.offset())
-            .map_err(|error| block.chunk_error(reference, error))?;
+        let damaged = |error| block.chunk_error(reference, error);
+        let prove =
+            |copy: &[u8]| check_chunk(found.encoding, copy, found.stored_crc, reference.offset());
         let (min_ms, max_ms) = (chunk.meta.mint.0, chunk.meta.maxt.0);
-        Chunk::carried(min_ms, max_ms, found.encoding, data)
-            .map_err(|error| block.chunk_error(reference, error))
+        if let (Some(encoding), Some(buffer)) =
+            (ChunkEncoding::of(found.encoding), &mut self.buffer)
+        {
+            let head = ChunkHead {
+                min_ms,
+                max_ms,
+                encoding,
+            };
+            return RunWriter::append(&mut self.run, buffer, head, found.data, prove)
+                .map_err(damaged);
+        }
+        self.end_run(chunks);
+        let data = Bytes::copy_from_slice(found.data);
+        prove(&data).map_err(damaged)?;
+        let chunk = Chunk::carried(min_ms, max_ms, found.encoding, data).map_err(damaged)?;
+        self.rewritten += chunk.data().len();
+        chunks.push(chunk.into());
+        Ok(())
+    }
+
+    /// Appends the run that is being written.
+    fn end_run(&mut self, chunks: &mut Vec<Part>) {
+        if let (Some(run), Some(buffer)) = (self.run.take(), &mut self.buffer) {
+            chunks.push(Part::Run(run.finish(buffer)));
+        }
     }
 }
 

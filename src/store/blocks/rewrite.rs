@@ -1,10 +1,10 @@
 //! Chunks of one series written anew: those that overlap become one sequence of samples, and
-//! samples of times that somebody else answers for are left out, of blocks' chunks and of those that
-//! Prometheus sends.
+//! samples of times that somebody else answers for are left out, of blocks' chunks and of those
+//! that Prometheus sends.
 
 use super::block::{Block, BlockError};
 use super::cursor::Picked;
-use crate::store::{Chunk, QueryRange, Series, StoreError};
+use crate::store::{Chunk, Part, QueryRange, Series, StoreError};
 use crate::tsdb::{ChunkWriter, EncodedChunk, Sample, Samples, check_chunk};
 
 /// The most samples at a time, which bounds the memory.
@@ -15,7 +15,7 @@ const HISTOGRAM_WEIGHT: usize = 32;
 /// What was written.
 #[derive(Debug)]
 pub(super) struct Written {
-    pub(super) chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Part>,
     /// Where samples are left to be written: the time of the last that was.
     pub(super) until: Option<i64>,
 }
@@ -124,16 +124,19 @@ fn streams<'a>(
 /// # Errors
 /// Where such a chunk is damaged.
 pub(super) fn trim(series: &mut Series, asked: QueryRange) -> Result<(), StoreError> {
-    let within = |chunk: &Chunk| asked.mint.0 <= chunk.min_ms && chunk.max_ms <= asked.maxt.0;
+    let within = |part: &Part| asked.mint.0 <= part.min_ms() && part.max_ms() <= asked.maxt.0;
     if series.chunks.iter().all(within) {
         return Ok(());
     }
     let mut trimmed = Vec::with_capacity(series.chunks.len());
-    for chunk in series.chunks.drain(..) {
-        if within(&chunk) {
-            trimmed.push(chunk);
-            continue;
-        }
+    for part in series.single_chunks().map(Part::Chunk) {
+        let chunk = match part {
+            Part::Chunk(chunk) if !within(&part) => chunk,
+            part => {
+                trimmed.push(part);
+                continue;
+            }
+        };
         let mut writer = ChunkWriter::new();
         for sample in Samples::new(chunk.encoding().stored(), chunk.data())? {
             let sample = sample?;
@@ -147,15 +150,11 @@ pub(super) fn trim(series: &mut Series, asked: QueryRange) -> Result<(), StoreEr
     Ok(())
 }
 
-fn chunks(writer: ChunkWriter) -> Result<Vec<Chunk>, StoreError> {
+fn chunks(writer: ChunkWriter) -> Result<Vec<Part>, StoreError> {
     let storable = |chunk: EncodedChunk| {
         let data = chunk.data.into();
-        Ok(Chunk::carried(
-            chunk.min_ms,
-            chunk.max_ms,
-            chunk.encoding,
-            data,
-        )?)
+        let chunk = Chunk::carried(chunk.min_ms, chunk.max_ms, chunk.encoding, data)?;
+        Ok(chunk.into())
     };
     writer.finish().into_iter().map(storable).collect()
 }
@@ -204,7 +203,7 @@ mod tests {
 
     fn trimmed(chunks: &[Chunk], (mint, maxt): (i64, i64)) -> Vec<Chunk> {
         let mut series = Series {
-            chunks: chunks.to_vec(),
+            chunks: chunks.iter().cloned().map(Part::Chunk).collect(),
             ..Series::default()
         };
         let asked = QueryRange {
@@ -212,7 +211,7 @@ mod tests {
             maxt: TimestampMs(maxt),
         };
         trim(&mut series, asked).unwrap();
-        series.chunks
+        series.single_chunks().collect()
     }
 
     #[test]
@@ -229,7 +228,7 @@ mod tests {
     fn what_cannot_be_read_is_no_reason_to_send_less() {
         let broken = Chunk::new(1, 10, ChunkEncoding::Xor, vec![0, 10, 1].into());
         let mut series = Series {
-            chunks: vec![broken],
+            chunks: vec![broken.into()],
             ..Series::default()
         };
         let asked = QueryRange {

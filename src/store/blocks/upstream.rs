@@ -364,7 +364,7 @@ impl LocalSource {
         if is_joined {
             series
                 .chunks
-                .sort_by_key(|chunk| (chunk.min_ms, chunk.max_ms));
+                .sort_by_key(|part| (part.min_ms(), part.max_ms()));
         }
         Some(series)
     }

@@ -140,15 +140,18 @@ async fn chunks_keep_their_bytes_and_lose_the_merged_labels() {
     let all = read(http(STREAMED, &body), &select()).await.unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!(shown(&all[0]), "job=x ");
-    let encodings: Vec<_> = all[0].chunks.iter().map(Chunk::encoding).collect();
+    let encodings: Vec<_> = all[0].single_chunks().map(|c| c.encoding()).collect();
     let expected = [
         ChunkEncoding::Xor,
         ChunkEncoding::Histogram,
         ChunkEncoding::FloatHistogram,
     ];
     assert_eq!(encodings, expected);
-    assert!(all[0].chunks.iter().all(|chunk| chunk.data() == &data));
-    assert_eq!((all[0].chunks[1].min_ms, all[0].chunks[1].max_ms), (2, 3));
+    assert!(all[0].single_chunks().all(|chunk| chunk.data() == &data));
+    assert_eq!(
+        (all[0].chunks[1].min_ms(), all[0].chunks[1].max_ms()),
+        (2, 3)
+    );
 }
 
 #[tokio::test]
@@ -179,7 +182,7 @@ async fn encodings_without_a_name_in_storeapi_are_written_anew() {
     let xor2 = [&xor[..2], &[0][..], &xor[2..]].concat();
     let body = frame(&[("job", "x")], &[(7, 4, Bytes::from(xor2))]);
     let all = read(http(STREAMED, &body), &select()).await.unwrap();
-    let chunk = &all[0].chunks[0];
+    let chunk = all[0].single_chunks().next().unwrap();
     assert_eq!(chunk.encoding(), ChunkEncoding::Xor);
     assert_eq!(chunk.data()[..], xor[..]);
 
@@ -218,13 +221,19 @@ async fn samples_become_chunks() {
         ["job=a ", "job=c "],
         "one without samples is left out"
     );
-    let ends: Vec<_> = all[0].chunks.iter().map(|c| (c.min_ms, c.max_ms)).collect();
+    let ends: Vec<_> = all[0]
+        .single_chunks()
+        .map(|c| (c.min_ms, c.max_ms))
+        .collect();
     assert_eq!(ends, [(0, 1190), (1200, 2390), (2400, 2490)]);
     let mut expected = XorEncoder::new();
     for at in 240..250 {
         assert!(expected.append(at * 10, at as f64));
     }
-    assert_eq!(all[0].chunks[2].data()[..], expected.finish()[..]);
+    assert_eq!(
+        all[0].single_chunks().nth(2).unwrap().data()[..],
+        expected.finish()[..]
+    );
 }
 
 #[tokio::test]

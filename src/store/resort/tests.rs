@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{Chunk, ChunkEncoding};
+use crate::store::{Chunk, ChunkEncoding, Part};
 
 type Pairs = Vec<(String, String)>;
 
@@ -27,7 +27,7 @@ fn series(labels: &[(String, String)], chunk: i64, bytes: usize) -> Series {
     let data = Bytes::from(vec![7; bytes]);
     Series {
         labels: set(labels),
-        chunks: vec![Chunk::new(chunk, chunk, ChunkEncoding::Xor, data)],
+        chunks: vec![Chunk::new(chunk, chunk, ChunkEncoding::Xor, data).into()],
     }
 }
 
@@ -123,7 +123,7 @@ proptest! {
         prop_assert_eq!(out.len(), sets.len());
         for series in out {
             let at = sets.iter().position(|labels| set(labels) == series.labels).unwrap();
-            let times: Vec<i64> = series.chunks.iter().map(|c| c.min_ms).collect();
+            let times: Vec<i64> = series.chunks.iter().map(Part::min_ms).collect();
             prop_assert_eq!(times, (0..counts[at]).collect::<Vec<_>>());
         }
     }
@@ -186,7 +186,7 @@ fn large_pieces_stay_apart_and_go_out_as_soon_as_they_may() {
         .unwrap();
     resort.finish();
     let out: Vec<Series> = std::iter::from_fn(|| resort.pop()).collect();
-    let times = |s: &Series| s.chunks.iter().map(|c| c.min_ms).collect::<Vec<_>>();
+    let times = |s: &Series| s.chunks.iter().map(Part::min_ms).collect::<Vec<_>>();
     assert_eq!(out.len(), 6);
     assert_eq!(times(&out[0]), [99]);
     let rest: Vec<i64> = out[1..].iter().flat_map(times).collect();
@@ -218,7 +218,14 @@ fn what_waits_is_copied_once() {
     resort
         .push(series(&pairs(&[("job", "a")]), 0, 1000))
         .unwrap();
-    let place = |resort: &Resort| resort.waiting[0].pieces[0].chunks[0].data().as_ptr();
+    let place = |resort: &Resort| {
+        resort.waiting[0].pieces[0]
+            .single_chunks()
+            .next()
+            .unwrap()
+            .data()
+            .as_ptr()
+    };
     let received = place(&resort);
     let mut own = None;
     for le in 1..5 {

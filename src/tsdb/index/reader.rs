@@ -32,6 +32,8 @@ pub struct SeriesReader {
     /// Those of the series read last come first; after them stand some of older ones.
     labels: Vec<Label>,
     labels_read: usize,
+    /// How many of the first labels are those of the series read before.
+    same_labels: usize,
     chunks: Vec<ChunkMeta>,
     cache: Vec<Symbol>,
     /// The symbol table that all places are of.
@@ -63,10 +65,11 @@ impl SeriesReader {
     /// Where no entry can stand there, or it is broken; the reader then has no labels and no
     /// chunks.
     pub fn read(&mut self, view: IndexView<'_>, id: u32) -> Result<(), DecodeError> {
-        self.labels_read = 0;
+        let labels_before = std::mem::take(&mut self.labels_read);
+        self.same_labels = 0;
         self.chunks.clear();
         self.chunks.shrink_to(KEPT_CHUNKS);
-        let read = self.read_entry(view, id);
+        let read = self.read_entry(view, id, labels_before);
         if read.is_err() {
             self.labels_read = 0;
             self.chunks.clear();
@@ -90,12 +93,23 @@ impl SeriesReader {
             .map(move |label| (text(label.name), text(label.value)))
     }
 
+    /// How many of the first labels of the series read last are those that the series read before
+    /// it began with; neighbours share most. 0 where that one could not be read.
+    pub fn same_labels(&self) -> usize {
+        self.same_labels
+    }
+
     /// The chunks of the series read last, in the order of time, none of them overlapping.
     pub fn chunks(&self) -> &[ChunkMeta] {
         &self.chunks
     }
 
-    fn read_entry(&mut self, view: IndexView<'_>, id: u32) -> Result<(), DecodeError> {
+    fn read_entry(
+        &mut self,
+        view: IndexView<'_>,
+        id: u32,
+        labels_before: usize,
+    ) -> Result<(), DecodeError> {
         let layout = view.layout;
         let series = layout.series.clone();
         let unit = if layout.version == 1 { 1 } else { ID_UNIT };
@@ -119,19 +133,22 @@ impl SeriesReader {
         let mut cursor = Cursor::new(Section::Series, view.bytes, start..series.end)?;
         let length = cursor.uvarint("series entry length")?;
         let mut body = cursor.checked(length, start, "a series entry")?;
-        self.read_labels(view, &mut body, start)?;
+        let same = self.read_labels(view, &mut body, start)?;
+        self.same_labels = same.min(labels_before);
         self.read_chunks(&mut body)?;
         body.expect_end("the last chunk of the series")
     }
 
+    /// Returns how many of the first labels stood there before.
     fn read_labels(
         &mut self,
         view: IndexView<'_>,
         body: &mut Cursor<'_>,
         entry_at: u64,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<usize, DecodeError> {
         let labels = limited(body, "number of labels", SERIES_LABELS_MAX)?;
         let mut previous_name = None;
+        let mut same = 0;
         for at in 0..labels {
             let references = match decode_uvarints(body.rest()) {
                 Some([(name, _), (value, end)]) => {
@@ -152,10 +169,13 @@ impl SeriesReader {
                 return Err(body.error(DecodeErrorKind::Order { what: "labels" }));
             }
             previous_name = Some(name);
-            self.set_label(view, at, [name, value], entry_at)?;
+            let is_same = self.set_label(view, at, [name, value], entry_at)?;
+            if is_same && same == at {
+                same = at.saturating_add(1);
+            }
         }
         self.labels_read = labels;
-        Ok(())
+        Ok(same)
     }
 
     #[inline]
@@ -165,7 +185,7 @@ impl SeriesReader {
         at: usize,
         [name, value]: [u32; 2],
         entry_at: u64,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<bool, DecodeError> {
         // What the series before had in this place is nearly always the name, often the value.
         let before = self.labels.get(at).copied();
         let before = before.unwrap_or(Label {
@@ -173,6 +193,7 @@ impl SeriesReader {
             value: Symbol::NONE,
         });
         let mut label = before;
+        let is_same = before.name.is(name) && before.value.is(value);
         if !before.name.is(name) {
             label.name = self.symbol(view, name, entry_at)?;
         }
@@ -183,7 +204,7 @@ impl SeriesReader {
             Some(slot) => *slot = label,
             None => self.labels.push(label),
         }
-        Ok(())
+        Ok(is_same)
     }
 
     fn symbol(

@@ -109,7 +109,7 @@ fn read_all(mut reader: BlockReader) -> BTreeMap<Name, Points> {
             let before = last.filter(|(last, _)| *last == labels).map(|(_, t)| t);
             let mut until = before.unwrap_or(i64::MIN);
             let points = all.entry(labels.clone()).or_default();
-            for chunk in &series.chunks {
+            for chunk in series.single_chunks() {
                 assert!(chunk.min_ms > until, "chunks overlap");
                 until = chunk.max_ms;
                 let samples = Samples::new(Encoding::Xor, chunk.data()).unwrap();
@@ -221,8 +221,7 @@ fn chunks_that_nobody_shares_pass_as_they_are() {
     let step = reader.step().unwrap();
     let batch = step.series;
     let data: Vec<_> = batch[0]
-        .chunks
-        .iter()
+        .single_chunks()
         .map(|chunk| chunk.data().to_vec())
         .collect();
     let expected = chunks[..2]
@@ -372,7 +371,7 @@ fn merged_histograms_keep_no_hint_of_another_sequence() {
     let mut reader = reader(&blocks, &[range(0, i64::MAX)], reading(Vec::new()));
     let series = reader.step().unwrap().series;
     let mut times = Vec::new();
-    for chunk in &series[0].chunks {
+    for chunk in series[0].single_chunks() {
         for sample in Samples::new(Encoding::Histogram, chunk.data()).unwrap() {
             let Sample::Histogram(sample) = sample.unwrap() else {
                 panic!("no histogram");
@@ -383,4 +382,66 @@ fn merged_histograms_keep_no_hint_of_another_sequence() {
         }
     }
     assert_eq!(times, [10, 20, 30, 40, 50, 60]);
+}
+
+#[test]
+fn labels_without_a_value_do_not_shift_those_of_the_next_series() {
+    let root = tempfile::tempdir().unwrap();
+    let name = |pairs: &[(&str, &str)]| -> Name {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect()
+    };
+    let series = Written::from([
+        (
+            name(&[("a", "1"), ("b", ""), ("c", "1")]),
+            vec![vec![(1, 1.0)]],
+        ),
+        (
+            name(&[("a", "1"), ("b", ""), ("c", "2")]),
+            vec![vec![(1, 2.0)]],
+        ),
+        (
+            name(&[("a", "2"), ("b", "x"), ("c", "2")]),
+            vec![vec![(1, 3.0)]],
+        ),
+    ]);
+    let block = block(root.path(), 1, &series);
+    let all = read_all(reader(&[block], &[range(0, 100)], reading(Vec::new())));
+    let names: Vec<_> = all.into_keys().collect();
+    assert_eq!(
+        names,
+        [
+            name(&[("a", "1"), ("c", "1")]),
+            name(&[("a", "1"), ("c", "2")]),
+            name(&[("a", "2"), ("b", "x"), ("c", "2")]),
+        ]
+    );
+}
+
+#[test]
+fn a_run_ends_where_prometheus_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let chunk = |from: i64| (from..from + 10).map(|t| (t, 0.5)).collect::<Vec<_>>();
+    let chunks = [0, 10, 50, 60].map(chunk).to_vec();
+    let series = Written::from([(vec![("a".to_owned(), "1".to_owned())], chunks)]);
+    let block = block(root.path(), 1, &series);
+    let runs = |remote: Vec<QueryRange>| -> Vec<_> {
+        let blocks = [Arc::clone(&block)];
+        let step = reader(&blocks, &[range(0, 100)], reading(remote)).step();
+        let parts = step.unwrap().series.remove(0).chunks;
+        parts
+            .iter()
+            .map(|part| (part.min_ms(), part.max_ms(), part.count()))
+            .collect()
+    };
+    assert_eq!(runs(Vec::new()), [(0, 69, 4)]);
+    assert_eq!(runs(vec![range(30, 40)]), [(0, 19, 2), (50, 69, 2)]);
+    assert_eq!(runs(vec![range(20, 49)]), [(0, 19, 2), (50, 69, 2)]);
+    // What reaches into it is written anew.
+    assert_eq!(
+        runs(vec![range(45, 54)]),
+        [(0, 19, 2), (55, 59, 1), (60, 69, 1)]
+    );
 }

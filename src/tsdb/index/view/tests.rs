@@ -141,8 +141,15 @@ fn check_all(version: u8, label_indices: bool, series: &BTreeSet<Labels>, probes
     // And the series themselves, in any order.
     let mut reader = SeriesReader::new();
     let backwards = series.iter().zip(&all).enumerate().rev();
+    let mut before: Option<&Labels> = None;
     for (i, (labels, id)) in backwards.clone().chain(backwards.rev().step_by(3)) {
         reader.read(view, *id).unwrap();
+        let same = before.map_or(0, |before| {
+            let pairs = before.iter().zip(labels);
+            pairs.take_while(|(before, now)| before == now).count()
+        });
+        assert_eq!(reader.same_labels(), same, "{before:?} {labels:?}");
+        before = Some(labels);
         let read = reader.labels(view).map(|(name, value)| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             (text(name), text(value))
