@@ -50,7 +50,8 @@ fn options_of_all_protocols_count_and_grpcs_own_come_first() {
 #[test]
 fn methods_are_named_in_full_and_unknown_ones_are_a_warning() {
     let yaml = "options: {level: INFO, decision: {log_end: true}}\ngrpc:\n  config:\n  \
-                - service: thanos.Store\n    method: Series\n  - {service: thanos.Store, method: X}\n";
+                - service: thanos.Store\n    method: Series\n  \
+                - {service: thanos.Store, method: X}\n";
     assert_eq!(
         rules(yaml).methods,
         ["/thanos.Store/Series", "/thanos.Store/X"]

@@ -71,7 +71,7 @@ pub enum WebDocumentError {
         /// Its line, from 1.
         line: u64,
         /// Why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// Something else that can't be.
     #[error("`{key}` in line {line}: {reason}")]

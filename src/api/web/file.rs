@@ -47,7 +47,7 @@ pub enum WebConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: WebDocumentError,
+        source: Box<WebDocumentError>,
     },
     /// The certificates and keys that the file names can't be used.
     #[error("web configuration file {}: `tls_server_config`", path.display())]
@@ -55,7 +55,7 @@ pub enum WebConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// The file has changed and protects less than before; half a file looks so.
     #[error(
@@ -128,7 +128,7 @@ fn load(path: &Path, files: &mut ReadFiles) -> Result<LoadedConfig, WebConfigErr
     let text = read(path)?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let config = WebConfig::parse(&text, directory).map_err(|source| {
-        let path = path.to_owned();
+        let (path, source) = (path.to_owned(), Box::new(source));
         WebConfigError::Document { path, source }
     })?;
     let acceptor = match &config.tls {
@@ -137,7 +137,7 @@ fn load(path: &Path, files: &mut ReadFiles) -> Result<LoadedConfig, WebConfigErr
             let sources = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
             files.add_all(sources.into_iter().flatten().filter_map(PemSource::file));
             let acceptor = tls.build().map_err(|source| {
-                let path = path.to_owned();
+                let (path, source) = (path.to_owned(), Box::new(source));
                 WebConfigError::Tls { path, source }
             })?;
             Some(acceptor)

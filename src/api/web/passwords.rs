@@ -244,6 +244,29 @@ mod tests {
         assert_eq!(remembered(&passwords), 3);
     }
 
+    /// A hash that another implementation made (the test vectors of crypt_blowfish), and passwords
+    /// that are longer than what bcrypt looks at, which Go cuts off too.
+    #[tokio::test]
+    async fn hashes_of_others_and_long_passwords_are_checked_as_go_does() {
+        let vector = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+        let long = "x".repeat(72);
+        let users = Users::new(BTreeMap::from([
+            ("openwall".to_owned(), vector.to_owned()),
+            ("long".to_owned(), bcrypt::hash(&long, 4).unwrap()),
+        ]));
+        let passwords = Passwords::default();
+        for (headers, expected) in [
+            (basic("openwall", "U*U"), Access::Granted),
+            (basic("openwall", "U*U*"), Access::Denied),
+            (basic("long", &long), Access::Granted),
+            (basic("long", &format!("{long}more")), Access::Granted),
+            (basic("long", &long[1..]), Access::Denied),
+            (basic("long", "x\0x"), Access::Denied),
+        ] {
+            assert_eq!(passwords.check(&users, &headers).await, expected);
+        }
+    }
+
     #[tokio::test]
     async fn a_password_is_checked_anew_once_its_hash_changed() {
         let passwords = Passwords::default();

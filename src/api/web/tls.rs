@@ -141,7 +141,7 @@ fn names<T>(
         parse(&scalar.text).map_err(|source| WebDocumentError::Tls {
             key: scalar.key,
             line: scalar.line,
-            source,
+            source: Box::new(source),
         })
     };
     let scalars = mapping.scalars(key)?.unwrap_or_default();

@@ -98,7 +98,7 @@ impl HttpServer {
     /// As [`Self::serve`], each connection in the way that `transport` tells when it comes.
     pub async fn serve_over<H, F, B>(
         self,
-        transport: impl Fn() -> HttpTransport + Send + Sync,
+        transport: impl Fn() -> HttpTransport + Clone + Send + Sync + 'static,
         handler: H,
         drain: Drain,
         grace: Duration,
@@ -109,8 +109,9 @@ impl HttpServer {
         B::Error: Into<BoxError>,
     {
         let serve = |stream, _| {
-            let transport = transport();
-            serve_stream(stream, transport, handler.clone(), drain.clone())
+            let (transport, handler, drain) = (transport.clone(), handler.clone(), drain.clone());
+            // In the connection's own task: what it asks may have to read files.
+            async move { serve_stream(stream, transport(), handler, drain).await }
         };
         self.listener
             .serve(CONNECTIONS_MAX, drain.clone(), grace, "requests", serve)

@@ -217,6 +217,12 @@ pub(crate) fn promtool(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Whether promtool ends well.
+pub(crate) fn promtool_accepts(arguments: &[&str]) -> bool {
+    let output = Command::new(&programs().promtool).args(arguments).output();
+    output.unwrap().status.success()
+}
+
 fn flag(name: &str, value: &str) -> String {
     format!("--{name}={value}")
 }

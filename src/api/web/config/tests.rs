@@ -295,6 +295,10 @@ fn what_can_not_be_done_is_refused_with_a_remedy() {
         let more = more.replace(", client", "\n  client");
         assert_refused(&format!("{CERT}  {more}\n"), said);
     }
+}
+
+#[test]
+fn what_is_missing_or_out_of_range_is_refused() {
     for (yaml, said) in [
         (
             "tls_server_config: {cert_file: c}\n",
@@ -445,7 +449,8 @@ fn what_has_no_effect_is_a_warning() {
 proptest::proptest! {
     #[test]
     fn any_text_is_a_configuration_or_an_error(
-        yaml in "((tls_server_config|rate_limit|basic_auth_users|http_server_config):|[ \n\\[\\]{}:,a-z-]){0,40}"
+        yaml in "((tls_server_config|rate_limit|basic_auth_users|http_server_config):|\
+            [ \n\\[\\]{}:,a-z-]){0,40}"
     ) {
         drop(WebConfig::parse(&yaml, Path::new("/")));
     }

@@ -205,7 +205,7 @@ fn https(ca: &TestCa, http2: bool) -> HttpTransport {
 
 /// As `start`, over TLS, every answer in the same words.
 async fn start_over(
-    transport: impl Fn() -> HttpTransport + Send + Sync + 'static,
+    transport: impl Fn() -> HttpTransport + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, DrainTrigger, tokio::task::JoinHandle<()>) {
     let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
     let addr = server.local_addr();
