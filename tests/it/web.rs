@@ -11,6 +11,7 @@ use crate::support::{
 };
 
 mod bad_input;
+mod differential;
 mod reload;
 
 /// A sidecar whose Prometheus never comes: its HTTP port needs none.

@@ -106,12 +106,13 @@ impl Passwords {
         let Some(Credentials { user, password }) = Credentials::of(headers) else {
             return Access::Denied;
         };
-        let known = users.hash(&user);
-        let Some(hash) = known.or_else(|| users.decoy(&user)) else {
+        // All that follows is done for known users and unknown ones alike.
+        let (known, decoy) = (users.hash(&user), users.decoy(&user));
+        let Some(hash) = known.or(decoy) else {
             return Access::Denied;
         };
         let fingerprint = Fingerprint::of([&user, hash.as_bytes(), &password]);
-        let granted = || known.is_some() && self.remembers(fingerprint);
+        let granted = || self.remembers(fingerprint) && known.is_some();
         if granted() {
             return Access::Granted;
         }

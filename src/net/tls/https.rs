@@ -1,4 +1,4 @@
-//! TLS of the HTTP server, in the words of Prometheus' web configuration, which are Go's.
+//! TLS of the HTTP server, in the words of a configuration document, which are Go's.
 //!
 //! Unlike with the flags of gRPC, nothing is left out: what the TLS library lacks is an error. The
 //! files are read once; whoever follows them builds anew.
