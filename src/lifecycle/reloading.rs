@@ -95,6 +95,11 @@ impl ReadFiles {
         paths.into_iter().for_each(|path| self.add(path));
     }
 
+    /// Takes down files that were read by another one's account.
+    pub fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+
     fn have_changed(&self) -> bool {
         let mut files = self.0.iter();
         files.any(|(path, stamp)| FileStamp::of(path) != *stamp)

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::config::{WebConfig, WebDocumentError};
 use crate::lifecycle::{ReadFiles, Reloading};
 use crate::model::ErrorChain;
-use crate::net::{HttpsAcceptor, PemSource, TlsError};
+use crate::net::{HttpsAcceptor, HttpsTls, PemSource, TlsError};
 
 /// Most bytes that the file may have; certificates may stand in it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -71,11 +71,12 @@ pub enum WebConfigError {
     },
 }
 
-/// A configuration whose TLS files were read.
+/// A configuration whose TLS files were read, and are again when they change: also while the
+/// configuration itself is bad, as certificates run out.
 #[derive(Debug)]
 pub(super) struct LoadedConfig {
     pub(super) config: WebConfig,
-    pub(super) acceptor: Option<HttpsAcceptor>,
+    pub(super) acceptor: Option<Reloading<HttpsAcceptor, TlsError>>,
 }
 
 /// What a configuration protects by.
@@ -89,8 +90,8 @@ const PROTECTIONS: [&str; 4] = [
     "basic authentication",
 ];
 
-/// Reads the file, now and whenever it or one of the TLS files has changed. Where it is bad by
-/// then the configuration before it stays in force.
+/// Reads the file, now and whenever it has changed. Where it is bad by then the configuration
+/// before it stays in force.
 pub(super) fn follow(
     path: &Path,
 ) -> Result<Reloading<LoadedConfig, WebConfigError>, WebConfigError> {
@@ -131,12 +132,14 @@ fn load(path: &Path, files: &mut ReadFiles) -> Result<LoadedConfig, WebConfigErr
         let (path, source) = (path.to_owned(), Box::new(source));
         WebConfigError::Document { path, source }
     })?;
-    let acceptor = match &config.tls {
+    let acceptor = match config.tls.clone() {
         None => None,
         Some(tls) => {
-            let sources = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
-            files.add_all(sources.into_iter().flatten().filter_map(PemSource::file));
-            let acceptor = tls.build().map_err(|source| {
+            let mut read = ReadFiles::default();
+            add(&mut read, &tls);
+            let acceptor = follow_tls(tls).map_err(|source| {
+                // They may be put right while the configuration stays as it is.
+                files.append(read);
                 let (path, source) = (path.to_owned(), Box::new(source));
                 WebConfigError::Tls { path, source }
             })?;
@@ -144,6 +147,24 @@ fn load(path: &Path, files: &mut ReadFiles) -> Result<LoadedConfig, WebConfigErr
         }
     };
     Ok(LoadedConfig { config, acceptor })
+}
+
+fn follow_tls(tls: HttpsTls) -> Result<Reloading<HttpsAcceptor, TlsError>, TlsError> {
+    let load = move |files: &mut ReadFiles| {
+        add(files, &tls);
+        tls.build()
+    };
+    Reloading::new(load, |error| {
+        tracing::error!(
+            component = "http", flag = "http.config", err = %ErrorChain(error),
+            "the changed TLS files can't be used, those before stay in force"
+        );
+    })
+}
+
+fn add(files: &mut ReadFiles, tls: &HttpsTls) {
+    let sources = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
+    files.add_all(sources.into_iter().flatten().filter_map(PemSource::file));
 }
 
 fn read(path: &Path) -> Result<String, WebConfigError> {

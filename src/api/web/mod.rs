@@ -75,7 +75,10 @@ impl WebAccess {
             Way::Guarded(guard) => {
                 let current = guard.config.current();
                 HttpTransport {
-                    tls: current.acceptor.clone(),
+                    tls: current
+                        .acceptor
+                        .as_ref()
+                        .map(|tls| tls.current().as_ref().clone()),
                     http2: current.config.http2,
                 }
             }

@@ -218,19 +218,44 @@ async fn more_protection_counts_at_once_and_stays() {
 }
 
 #[test]
-fn a_certificate_that_changes_is_read_again_and_a_broken_one_is_not() {
+fn certificates_that_change_are_read_again_also_while_the_document_is_bad() {
     let (scene, ca) = (Scene::new(), TestCa::new());
     let access = scene.open(&tls(&ca, ""));
     let Way::Guarded(guard) = &access.0 else {
         panic!("not guarded");
     };
-    let first = guard.config.current();
-    assert!(Arc::ptr_eq(&first, &guard.config.current()), "read once");
+    let current = || {
+        let config = guard.config.current();
+        config.acceptor.as_ref().unwrap().current()
+    };
+    let first = current();
+    assert!(Arc::ptr_eq(&first, &current()), "read once");
     let (cert, _) = ca.issue("localhost");
-    let second = guard.config.current();
+    let second = current();
     assert!(!Arc::ptr_eq(&first, &second));
     fs::write(&cert, "no certificate").unwrap();
-    assert!(Arc::ptr_eq(&second, &guard.config.current()));
+    assert!(Arc::ptr_eq(&second, &current()));
+    scene.write("bad");
+    assert!(Arc::ptr_eq(&second, &current()));
+    ca.issue("localhost");
+    assert!(!Arc::ptr_eq(&second, &current()));
+}
+
+/// The document comes first, and the files that it names after it.
+#[test]
+fn a_document_whose_files_come_later_counts_from_then_on() {
+    let (scene, ca) = (Scene::new(), TestCa::new());
+    let access = scene.open(&tls(&ca, ""));
+    let Way::Guarded(guard) = &access.0 else {
+        panic!("not guarded");
+    };
+    scene.write("tls_server_config: {cert_file: later.pem, key_file: later.key}\n");
+    let before = guard.config.current();
+    let (cert, key) = ca.issue("localhost");
+    fs::copy(cert, scene.directory.path().join("later.pem")).unwrap();
+    assert!(Arc::ptr_eq(&before, &guard.config.current()));
+    fs::copy(key, scene.directory.path().join("later.key")).unwrap();
+    assert!(!Arc::ptr_eq(&before, &guard.config.current()));
 }
 
 #[test]
