@@ -115,6 +115,17 @@ fn methods() -> impl Iterator<Item = &'static Method> {
     THANOS_METHODS.iter().chain(GENERAL_METHODS)
 }
 
+/// Whether there is a method at `/service/name`.
+pub(super) fn is_served(path: &str) -> bool {
+    method_at(path).is_some()
+}
+
+fn method_at(path: &str) -> Option<Method> {
+    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+    let found = methods().find(|method| method.service == service && method.name == name);
+    found.copied()
+}
+
 // === impl GrpcServices ===
 
 impl GrpcServices {
@@ -141,9 +152,7 @@ impl GrpcServices {
 
 impl Service for GrpcServices {
     fn method(&self, path: &str) -> Option<Method> {
-        let (service, name) = path.strip_prefix('/')?.split_once('/')?;
-        let found = methods().find(|method| method.service == service && method.name == name);
-        found.copied()
+        method_at(path)
     }
 
     fn has_service(&self, service: &str) -> bool {

@@ -4,8 +4,12 @@ mod grpc;
 mod http;
 mod metrics;
 mod process;
+mod request_logging;
+mod web;
 
 pub use grpc::{GrpcDependencies, GrpcServices, THANOS_METHODS};
 pub use http::Endpoints;
 pub use metrics::{Exposition, ExpositionError, Format, render};
 pub use process::{BuildInfo, ProcessCollector};
+pub use request_logging::{RequestLoggingError, request_log};
+pub use web::{WebAccess, WebConfigError, WebDocumentError};

@@ -1,8 +1,7 @@
 //! Flags that are taken and not obeyed: parts of the reference that do not exist here yet.
 //!
 //! A flag at its default says nothing. One that was set gives a warning at start, so that nobody
-//! wonders; and where going on without it would expose what it protects, the start is refused. A
-//! part that gets built deletes its rows.
+//! wonders. A part that gets built deletes its rows.
 
 use std::path::PathBuf;
 
@@ -11,8 +10,6 @@ use super::cli::{self, GlobalArgs, SidecarArgs};
 /// What to say about the flags that were set and do nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Flags without which the process may not start, each with its reason.
-    pub refusals: Vec<Finding>,
     /// Flags that are ignored although somebody counts on them.
     pub warnings: Vec<Finding>,
     /// Flags that have no meaning here and never will.
@@ -31,7 +28,6 @@ pub struct Finding {
 
 #[derive(Clone, Copy)]
 enum Consequence {
-    Refuse,
     Warn,
     Note,
 }
@@ -53,7 +49,6 @@ pub fn findings(global: &GlobalArgs, sidecar: &SidecarArgs) -> Findings {
             continue;
         }
         let list = match row.consequence {
-            Consequence::Refuse => &mut findings.refusals,
             Consequence::Warn => &mut findings.warnings,
             Consequence::Note => &mut findings.notes,
         };
@@ -63,15 +58,6 @@ pub fn findings(global: &GlobalArgs, sidecar: &SidecarArgs) -> Findings {
         });
     }
     findings
-}
-
-const fn refuse(flag: &'static str, reason: &'static str, value: Value) -> Row {
-    Row {
-        flag,
-        consequence: Consequence::Refuse,
-        reason,
-        value,
-    }
 }
 
 const fn warn(flag: &'static str, reason: &'static str, value: Value) -> Row {
@@ -98,18 +84,12 @@ fn path(path: Option<&PathBuf>) -> String {
     format!("{path:?}")
 }
 
-const OPEN_HTTP: &str = "TLS and authentication of the HTTP server are not built yet, and the \
-    server would be open without them";
 const NO_RELOADER: &str = "the reloader is not built yet: configuration and rules are not watched";
 const NO_TRACING: &str = "tracing is not built yet: no traces are sent";
-const NO_REQUEST_LOGGING: &str = "request logging is not built yet: requests are not logged";
 const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does not have; memory \
     is bounded without it";
 
 const ROWS: &[Row] = &[
-    refuse("http.config", OPEN_HTTP, |_, s| {
-        path(s.http.config.as_ref())
-    }),
     warn("reloader.config-file", NO_RELOADER, |_, s| {
         path(s.reloader.config_file.as_ref())
     }),
@@ -130,12 +110,6 @@ const ROWS: &[Row] = &[
     }),
     warn("reloader.process-name", NO_RELOADER, |_, s| {
         s.reloader.process_name.clone()
-    }),
-    warn("request.logging-config-file", NO_REQUEST_LOGGING, |_, s| {
-        path(s.request_logging.config_file.as_ref())
-    }),
-    warn("request.logging-config", NO_REQUEST_LOGGING, |_, s| {
-        s.request_logging.config.as_str().to_owned()
     }),
     warn("tracing.config-file", NO_TRACING, |g, _| {
         path(g.tracing.config_file.as_ref())
@@ -165,7 +139,6 @@ mod tests {
     fn defaults_say_nothing_however_they_are_spelt() {
         assert_eq!(found(&[]), Findings::default());
         let spelt = [
-            "--http.config=",
             "--reloader.retry-interval=5000ms",
             "--no-enable-auto-gomemlimit",
             "--auto-gomemlimit.ratio=0.90",
@@ -187,38 +160,17 @@ mod tests {
         };
         for row in ROWS {
             let given = format!("--{}{}", row.flag, other_value(row.flag));
-            let Findings {
-                refusals,
-                warnings,
-                notes,
-            } = found(&[&given]);
+            let Findings { warnings, notes } = found(&[&given]);
             let (expected, others) = match row.consequence {
-                Consequence::Refuse => (refusals, [warnings, notes]),
-                Consequence::Warn => (warnings, [refusals, notes]),
-                Consequence::Note => (notes, [refusals, warnings]),
+                Consequence::Warn => (warnings, notes),
+                Consequence::Note => (notes, warnings),
             };
             let finding = Finding {
                 flag: row.flag,
                 reason: row.reason,
             };
             assert_eq!(expected, [finding], "{given}");
-            assert_eq!(others, [vec![], vec![]], "{given}");
+            assert_eq!(others, [], "{given}");
         }
-    }
-
-    #[test]
-    fn what_would_be_exposed_is_refused() {
-        let refused = found(&["--http.config=web.yml"]);
-        let flags: Vec<&str> = refused
-            .refusals
-            .iter()
-            .map(|finding| finding.flag)
-            .collect();
-        assert_eq!(flags, ["http.config"]);
-        assert_eq!(
-            refused.refusals[0].to_string(),
-            "--http.config is set, but TLS and authentication of the HTTP server are not built \
-             yet, and the server would be open without them"
-        );
     }
 }

@@ -1,4 +1,5 @@
-//! How the process lives and ends: signals, probes, drain with one deadline, back-off.
+//! How the process lives and ends: signals, probes, drain with one deadline, back-off, files that
+//! change meanwhile.
 //!
 //! Every long-running part is a task of the [`Supervisor`] and holds a [`Drain`]. The first task
 //! to end, for whatever reason, drains all the others, as the reference's run group does.
@@ -7,6 +8,7 @@ mod backoff;
 mod blocking;
 mod drain;
 mod probe;
+mod reloading;
 mod signal;
 mod supervisor;
 
@@ -14,5 +16,6 @@ pub use backoff::Backoff;
 pub use blocking::{blocking, finished};
 pub use drain::{Drain, DrainTrigger};
 pub use probe::{Probe, ProbeMetrics, ProbeStatus};
+pub use reloading::{ReadFiles, Reloading};
 pub use signal::Signals;
 pub use supervisor::{Supervisor, TaskError};

@@ -1,11 +1,12 @@
 //! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
-//! the clock, an error's chain.
+//! the clock, an error's chain, the YAML of small documents.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
 //! it; everything else belongs to the module that owns the behaviour.
 
 mod block_id;
 mod clock;
+mod document;
 mod duration;
 mod error_chain;
 mod labels;
@@ -15,6 +16,7 @@ mod time_or_duration;
 
 pub use block_id::{BlockId, InvalidBlockId};
 pub use clock::Clock;
+pub use document::{DocumentError, Mapping, Scalar, UnknownKey};
 pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
 pub use error_chain::ErrorChain;
 pub use labels::{ExternalLabels, Labels};

@@ -11,4 +11,7 @@ mod tls;
 
 pub use listener::ListenError;
 use listener::Listener;
-pub use tls::{ClientTls, ServerTls, TlsClient, TlsError, TlsServer, TlsVersion, TlsWarning};
+pub use tls::{
+    ClientAuth, ClientTls, HttpsAcceptor, HttpsTls, PemSource, ServerTls, TlsCipher, TlsClient,
+    TlsCurve, TlsError, TlsServer, TlsVersion, TlsWarning,
+};

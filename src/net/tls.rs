@@ -5,26 +5,30 @@
 //! handshake once they have changed, because certificates are renewed under a running process.
 //! A file that is broken by then leaves the last good one in force.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{ServerName, pem as pem_format};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
 mod client_verify;
-mod reload;
+mod https;
+mod pem;
+mod san;
 mod server;
 mod verify;
 
-use reload::Reloading;
+pub use https::{ClientAuth, HttpsAcceptor, HttpsTls, TlsCipher, TlsCurve};
+pub use pem::PemSource;
+use pem::certified_key;
 pub use server::{ServerTls, TlsServer, TlsVersion, TlsWarning};
 use verify::{NamedRoots, ServerVerifier, Trust};
+
+use crate::lifecycle::{ReadFiles, Reloading};
 
 /// How to verify a server and how to present ourselves. All empty: native roots, no client
 /// certificate, the name of the URL's host.
@@ -60,15 +64,15 @@ pub enum TlsError {
         /// Why.
         source: io::Error,
     },
-    /// A file is not PEM.
-    #[error("{} is not a PEM file", path.display())]
+    /// A file, or a text of a document, is not PEM.
+    #[error("{} is not PEM", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: pem::Error,
+        source: pem_format::Error,
     },
-    /// A file holds nothing of the kind wanted.
+    /// A file, or a text of a document, holds nothing of the kind wanted.
     #[error("{} holds no usable {wanted}", path.display())]
     Empty {
         /// The file.
@@ -98,6 +102,18 @@ pub enum TlsError {
     /// A client CA is given for a server that has no certificate.
     #[error("when a client CA is used a server key and certificate must also be provided")]
     ClientCaAlone,
+    /// A cipher suite that the TLS library lacks, where none may be left out.
+    #[error("cipher suite {name} is not available here, take it out of the list")]
+    LackingCipher {
+        /// As given.
+        name: String,
+    },
+    /// A curve that the TLS library lacks, where none may be left out.
+    #[error("curve {name} is not available here, take it out of the list")]
+    LackingCurve {
+        /// As given.
+        name: String,
+    },
     /// A cipher suite that Go does not know, or does not count as secure.
     #[error("invalid cipher suite: {name}, valid values are {allowed}")]
     UnknownCipher {
@@ -191,9 +207,12 @@ impl ClientTls {
             None => Trust::Native(OnceLock::new()),
             Some(path) => {
                 let provider = Arc::clone(provider);
-                Trust::File(Reloading::new(vec![path.clone()], move |paths| {
-                    NamedRoots::read(first(paths), &provider)
-                })?)
+                let ca = PemSource::File(path.clone());
+                let load = move |files: &mut ReadFiles| {
+                    files.add_all(ca.file());
+                    NamedRoots::read(&ca, &provider)
+                };
+                Trust::File(Reloading::new(load, log_unusable)?)
             }
         };
         Ok(Arc::new(ServerVerifier {
@@ -218,9 +237,12 @@ impl ClientTls {
             }
         };
         let provider = Arc::clone(provider);
-        let files = vec![cert.clone(), key.clone()];
-        let identity = Reloading::new(files, move |_| certified_key(&cert, &key, &provider))?;
-        Ok(Some(Identity(identity)))
+        let (cert, key) = (PemSource::File(cert), PemSource::File(key));
+        let load = move |files: &mut ReadFiles| {
+            files.add_all([&cert, &key].into_iter().filter_map(|pem| pem.file()));
+            certified_key(&cert, &key, &provider)
+        };
+        Ok(Some(Identity(Reloading::new(load, log_unusable)?)))
     }
 }
 
@@ -252,61 +274,20 @@ fn parse_server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
     })
 }
 
-fn first(paths: &[PathBuf]) -> &Path {
-    paths.first().expect("every reloading value has a file")
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = parsed.map_err(|source| TlsError::Pem {
-        path: path.to_owned(),
-        source,
-    })?;
-    match certificates.is_empty() {
-        true => Err(TlsError::Empty {
-            path: path.to_owned(),
-            wanted: "certificate",
-        }),
-        false => Ok(certificates),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn certified_key(
-    cert: &Path,
-    key: &Path,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsError::Empty {
-            path: key.to_owned(),
-            wanted: "private key",
-        },
-        source => TlsError::Pem {
-            path: key.to_owned(),
-            source,
-        },
-    })?;
-    CertifiedKey::from_der(chain, private, provider).map_err(|source| TlsError::Identity {
-        cert: cert.to_owned(),
-        key: key.to_owned(),
-        source,
-    })
+/// Files that were fine at the start and are not any more: whoever renews them must know.
+fn log_unusable(error: &TlsError) {
+    tracing::warn!(
+        err = %error,
+        cause = ?std::error::Error::source(error),
+        "changed TLS files can't be used, keeping what was read before"
+    );
 }
 
 // === Identity ===
 
 /// Our certificate and key, as they are on disk at the handshake.
 #[derive(Debug)]
-struct Identity(Reloading<CertifiedKey>);
+struct Identity(Reloading<CertifiedKey, TlsError>);
 
 impl rustls::client::ResolvesClientCert for Identity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

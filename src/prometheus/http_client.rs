@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::authorization::{Authorization, Secret, SecretSource};
-use super::document::{Mapping, UnknownKey};
+use crate::model::{DocumentError, Mapping, UnknownKey};
 use crate::net::http::{ClientConfig, InvalidProxy, Proxy};
 use crate::net::{ClientTls, TlsError};
 
@@ -43,22 +43,9 @@ struct Transport {
 /// Why the document can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientConfigError {
-    /// Not YAML.
-    #[error("the Prometheus HTTP client configuration is not valid YAML")]
-    Syntax {
-        /// Why and where.
-        source: Box<serde_saphyr::Error>,
-    },
-    /// A value of another type than wanted.
-    #[error("{key} in line {line} must be {wanted}")]
-    WrongType {
-        /// The key with those around it.
-        key: String,
-        /// Its line, from 1.
-        line: u64,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    /// Not YAML, or a value of another type than wanted.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// Two keys that exclude each other.
     #[error("at most one of {keys} may be set")]
     Conflict {
@@ -196,8 +183,8 @@ fn authorization(
 
 fn secret(
     mapping: &mut Mapping<'_>,
-    inline: &str,
-    file: &str,
+    inline: &'static str,
+    file: &'static str,
     keys: &'static str,
 ) -> Result<Option<SecretSource>, HttpClientConfigError> {
     match (mapping.text(inline)?, mapping.text(file)?) {
@@ -215,8 +202,9 @@ impl Transport {
         const COUNT: &str = "a whole number";
         const TIME: &str = "a whole number of nanoseconds";
         let default = Self::default();
-        let mut read =
-            |key: &str, wanted, default: i64| Ok(mapping.integer(key, wanted)?.unwrap_or(default));
+        let mut read = |key: &'static str, wanted, default: i64| {
+            Ok::<_, DocumentError>(mapping.integer(key, wanted)?.unwrap_or(default))
+        };
         read("expect_continue_timeout", TIME, 0)?;
         Ok(Self {
             idle_max: read("max_idle_conns", COUNT, default.idle_max)?,

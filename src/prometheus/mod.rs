@@ -8,7 +8,6 @@
 mod api;
 mod authorization;
 mod client;
-mod document;
 mod error;
 mod flags;
 mod gauges;
@@ -31,7 +30,6 @@ pub use api::{
 };
 pub use authorization::Secret;
 pub use client::{Client, Config, WalReplay};
-pub use document::UnknownKey;
 pub use error::{PeerError, PeerErrorClass};
 pub use flags::{FlagError, FlagExpectations, FlagWarning, validate_flags};
 pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};

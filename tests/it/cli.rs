@@ -97,7 +97,10 @@ fn what_cannot_be_started_ends_with_1_and_says_why() {
             &["--grpc-server-tls-client-ca=c"],
             "setup gRPC server: when a client CA is used a server key and certificate must also",
         ),
-        (&["--http.config=web.yml"], "--http.config is set, but TLS"),
+        (
+            &["--http.config=/nonexistent.yml"],
+            "server could not be started: reading web configuration file /nonexistent.yml: No such",
+        ),
         (
             &["--grpc-server-tls-cert=c", "--grpc-server-tls-key=k"],
             "setup gRPC server: reading c: No such file",

@@ -7,6 +7,7 @@ mod general;
 mod grpcio;
 mod life;
 mod load;
+mod request_log;
 mod tls;
 
 use std::collections::BTreeMap;

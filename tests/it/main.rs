@@ -24,3 +24,4 @@ mod shutdown;
 mod startup;
 mod store;
 mod support;
+mod web;

@@ -77,7 +77,8 @@ pub struct HttpArgs {
     )]
     pub grace_period: PromDuration,
 
-    /// File with TLS and authentication settings of the HTTP server (Prometheus' web config).
+    /// File with TLS, passwords, headers and rate limit of the HTTP server (Prometheus' web
+    /// configuration). Read again when it changes.
     #[arg(
         id = "http.config", long = "http.config", value_name = "PATH", default_value = "",
         value_parser = optional_path()
@@ -499,7 +500,7 @@ pub struct StoreArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Request logging")]
 pub struct RequestLoggingArgs {
-    /// YAML file that says which requests are logged. `$(VAR)` is replaced by the environment
+    /// YAML file that says which gRPC calls are logged. `$(VAR)` is replaced by the environment
     /// variable.
     #[arg(
         id = "request.logging-config-file", long = "request.logging-config-file",

@@ -13,13 +13,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use grpc::GrpcPart;
 
 use super::CommandError;
-use crate::api::{BuildInfo, Endpoints, ProcessCollector};
+use crate::api::{BuildInfo, Endpoints, ProcessCollector, WebAccess, request_log};
 use crate::app::Environment;
-use crate::app::cli::{self, GlobalArgs, IoArgs, ShipperArgs, SidecarArgs};
+use crate::app::cli::{self, GlobalArgs, HttpArgs, IoArgs, ShipperArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
 use crate::disk::{BufferPool, DiskEngine, Faults, register_engine_info};
 use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
+use crate::model::Clock;
+use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
 use crate::objstore::{self, BucketConfig, BucketDependencies, Pace, RequestStats};
 use crate::prometheus::{
@@ -77,6 +79,7 @@ pub fn run(
 struct Parts {
     signals: Signals,
     http: HttpServer,
+    access: WebAccess,
     endpoints: Endpoints,
     probe: Probe,
     heartbeat: Heartbeat,
@@ -87,6 +90,15 @@ struct Parts {
     grace: Duration,
 }
 
+/// What the documents of the flags say.
+struct Settings {
+    current_dir: PathBuf,
+    bucket: Option<BucketConfig>,
+    client: Client,
+    access: WebAccess,
+    request_log: RequestLog,
+}
+
 fn prepare(
     global: &GlobalArgs,
     sidecar: &SidecarArgs,
@@ -94,21 +106,30 @@ fn prepare(
 ) -> anyhow::Result<(tokio::runtime::Runtime, Parts)> {
     let documents = Documents::load(global, sidecar, &*environment.variable)?;
     let current_dir = current_dir()?;
-    let bucket_config = bucket_config(&documents.objstore, &current_dir)?;
-    let client = client(sidecar, &documents.prometheus_http_client)?;
+    let settings = Settings {
+        bucket: bucket_config(&documents.objstore, &current_dir)?,
+        client: client(sidecar, &documents.prometheus_http_client)?,
+        access: access(&sidecar.http)?,
+        request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
+        current_dir,
+    };
     let runtime = runtime()?;
-    let parts = runtime
-        .block_on(async { build(sidecar, environment, current_dir, bucket_config, client).await });
+    let parts = runtime.block_on(async { build(sidecar, environment, settings).await });
     Ok((runtime, parts?))
 }
 
 async fn build(
     sidecar: &SidecarArgs,
     environment: &Environment,
-    current_dir: PathBuf,
-    bucket_config: Option<BucketConfig>,
-    client: Client,
+    settings: Settings,
 ) -> anyhow::Result<Parts> {
+    let Settings {
+        current_dir,
+        bucket,
+        client,
+        access,
+        request_log,
+    } = settings;
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
     let mut registry = Registry::default();
@@ -121,9 +142,7 @@ async fn build(
         timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
         min_time: sidecar.tsdb.min_time,
         clock: environment.clock.clone(),
-        uploads: bucket_config
-            .is_some()
-            .then(|| expectations(sidecar, current_dir)),
+        uploads: bucket.is_some().then(|| expectations(sidecar, current_dir)),
     };
     let (heartbeat, peer) = Heartbeat::new(
         heartbeat_config,
@@ -131,8 +150,9 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
-    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?;
-    let shipper = match bucket_config {
+    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
+        .with_request_log(request_log);
+    let shipper = match bucket {
         Some(config) => Some(shipper(
             sidecar,
             environment,
@@ -149,6 +169,7 @@ async fn build(
         signals,
         endpoints: Endpoints::new(probe.clone(), Arc::new(registry)),
         http,
+        access,
         probe,
         heartbeat,
         peer,
@@ -274,6 +295,26 @@ fn client(sidecar: &SidecarArgs, http_client_yaml: &str) -> anyhow::Result<Clien
     Ok(Client::new(config)?)
 }
 
+/// The web configuration, whose errors the reference tells under this name.
+fn access(http: &HttpArgs) -> anyhow::Result<WebAccess> {
+    match &http.config {
+        None => Ok(WebAccess::open()),
+        Some(path) => WebAccess::from_file(path).context("server could not be started"),
+    }
+}
+
+fn request_logging(sidecar: &SidecarArgs, yaml: &str, clock: &Clock) -> anyhow::Result<RequestLog> {
+    let (request_log, warnings) =
+        request_log(yaml, clock).with_context(|| match &sidecar.request_logging.config_file {
+            Some(path) => format!("parsing request.logging-config-file {}", path.display()),
+            None => "parsing request.logging-config".to_owned(),
+        })?;
+    for warning in warnings {
+        tracing::warn!(flag = "request.logging-config", "{warning}");
+    }
+    Ok(request_log)
+}
+
 fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations {
     FlagExpectations {
         data_dir: sidecar.tsdb.path.clone(),
@@ -339,6 +380,7 @@ impl Parts {
         let Self {
             signals,
             http,
+            access,
             endpoints,
             probe,
             heartbeat,
@@ -361,7 +403,10 @@ impl Parts {
         probe.healthy();
         let drain = supervisor.drain();
         supervisor.spawn("HTTP server", async move {
-            http.serve(endpoints.handler(), drain, grace).await;
+            let transport = access.clone();
+            let handler = access.guarded(endpoints.handler());
+            http.serve_over(move || transport.transport(), handler, drain, grace)
+                .await;
             Ok::<_, std::convert::Infallible>(())
         });
         let drain = supervisor.drain();

@@ -21,6 +21,7 @@ use super::deadline::{GRPC_TIMEOUT, parse_timeout};
 use super::failure_log::FailureLog;
 use super::metrics::GrpcMetrics;
 use super::outbound::Outbound;
+use super::request_log::RequestLog;
 use super::status::{Code, Status};
 use super::{Method, Service};
 
@@ -35,6 +36,7 @@ pub(super) struct Shared<S> {
     pub(super) metrics: GrpcMetrics,
     pub(super) partial_bytes: Arc<AtomicUsize>,
     pub(super) failures: FailureLog,
+    pub(super) request_log: RequestLog,
 }
 
 /// A request that is refused before it is a call.
@@ -71,6 +73,7 @@ pub(super) async fn answer<S: Service>(
         }
     };
     let record = shared.metrics.start(head.method);
+    let logged = shared.request_log.start(&head);
     outbound.set_encoding(encoding);
     let call = Call::new(
         head.clone(),
@@ -105,7 +108,10 @@ pub(super) async fn answer<S: Service>(
             status
         }
     };
-    log(&shared.failures, &head, &status, record.finish(status.code));
+    let duration = record.finish(status.code);
+    if !logged.is_some_and(|logged| logged.finish(&head, &status, duration)) {
+        log(&shared.failures, &head, &status, duration);
+    }
 }
 
 /// Runs the handler and sends what it left, with its status.

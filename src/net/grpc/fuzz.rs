@@ -14,6 +14,7 @@ use super::compress::{Compressor, Encoding};
 use super::connection::Connection;
 use super::failure_log::FailureLog;
 use super::frame::{Frame, FrameError, FrameReader};
+use super::request_log::RequestLog;
 use super::{Call, GrpcMetrics, Method, MethodKind, Service, Status};
 use crate::lifecycle::Drain;
 
@@ -92,6 +93,7 @@ async fn serve(data: &[u8], service: Arc<Echo>) {
             metrics: GrpcMetrics::register(&mut Registry::default(), &[]),
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
+            request_log: RequestLog::Off,
         }),
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         age_max: None,

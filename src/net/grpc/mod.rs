@@ -26,6 +26,7 @@ mod gather;
 mod guard;
 mod metrics;
 mod outbound;
+mod request_log;
 mod server;
 mod status;
 
@@ -39,6 +40,7 @@ pub use connection::{CONCURRENT_STREAMS_MAX, HANDSHAKE_TIMEOUT, HEADER_LIST_BYTE
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use fuzz::{fuzz_compress, fuzz_grpc_frames, fuzz_http2};
 pub use metrics::GrpcMetrics;
+pub use request_log::{CallSeverity, RequestLog, RequestLogRules};
 pub use server::{GRPC_CONNECTIONS_MAX, GrpcServer, GrpcServerConfig};
 pub use status::{Code, STATUS_MESSAGE_BYTES_MAX, Status};
 

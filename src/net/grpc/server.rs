@@ -13,6 +13,7 @@ use super::answer::Shared;
 use super::connection::{Connection, HANDSHAKE_TIMEOUT, close};
 use super::failure_log::FailureLog;
 use super::metrics::GrpcMetrics;
+use super::request_log::RequestLog;
 use crate::lifecycle::Drain;
 use crate::net::{ListenError, Listener, TlsServer};
 
@@ -33,6 +34,8 @@ pub struct GrpcServerConfig {
     pub max_connection_age: Duration,
     /// Decides the spread.
     pub jitter_seed: u64,
+    /// Which calls are told in the log.
+    pub request_log: RequestLog,
 }
 
 /// A bound, not yet serving server.
@@ -76,6 +79,7 @@ impl GrpcServer {
             metrics: self.metrics,
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
+            request_log: self.config.request_log.clone(),
         });
         let mut accepted = 0_u64;
         let serve = |stream, peer| {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, kx_group};
@@ -18,15 +18,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::client_verify::ClientVerifier;
-use super::reload::Reloading;
-use super::{TlsError, certified_key, provider, setup};
+use super::{PemSource, TlsError, certified_key, log_unusable, provider, setup};
+use crate::lifecycle::{ReadFiles, Reloading};
 
-static TLS13_ALONE: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
-const ALPN_HTTP2: &[u8] = b"h2";
+pub(super) static TLS13_ALONE: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+pub(super) const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Go's cipher suites that count as secure, and the same here where there is one. Those of TLS 1.3
 /// are always on, as in Go, where they can't be chosen.
-const CIPHERS: [(&str, Option<CipherSuite>); 13] = [
+pub(super) const CIPHERS: [(&str, Option<CipherSuite>); 13] = [
     (
         "TLS_AES_128_GCM_SHA256",
         Some(CipherSuite::TLS13_AES_128_GCM_SHA256),
@@ -70,7 +70,7 @@ const CIPHERS: [(&str, Option<CipherSuite>); 13] = [
 ];
 
 /// Go's curves, and the same here where there is one.
-const CURVES: [(&str, Option<&dyn SupportedKxGroup>); 7] = [
+pub(super) const CURVES: [(&str, Option<&dyn SupportedKxGroup>); 7] = [
     ("CurveP256", Some(kx_group::SECP256R1)),
     ("CurveP384", Some(kx_group::SECP384R1)),
     ("CurveP521", None),
@@ -135,7 +135,7 @@ pub enum TlsWarning {
 /// A ready server side of TLS; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TlsServer {
-    config: Arc<Reloading<ServerConfig>>,
+    config: Arc<Reloading<ServerConfig, TlsError>>,
     warnings: Arc<[TlsWarning]>,
 }
 
@@ -161,13 +161,21 @@ impl ServerTls {
             kx_groups: self.kx_groups(&mut warnings)?,
             ..provider()
         });
-        let files = [Some(&cert), Some(&key), self.client_ca.as_ref()];
-        let files = files.into_iter().flatten().cloned().collect();
-        let client_ca = self.client_ca.clone();
+        let (cert, key) = (PemSource::File(cert), PemSource::File(key));
+        let client_ca = self.client_ca.clone().map(PemSource::File);
         // The whole configuration is made anew: no session of an old one lives on.
-        let config = Reloading::new(files, move |_| {
-            server_config(&provider, versions, (&cert, &key), client_ca.as_deref())
-        })?;
+        let load = move |files: &mut ReadFiles| {
+            let sources = [Some(&cert), Some(&key), client_ca.as_ref()];
+            files.add_all(sources.into_iter().flatten().filter_map(PemSource::file));
+            let verifier = match &client_ca {
+                None => None,
+                Some(ca) => Some(ClientVerifier::signed_by(ca, &provider)?),
+            };
+            let mut config = server_config(&provider, versions, (&cert, &key), verifier)?;
+            config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+            Ok(config)
+        };
+        let config = Reloading::new(load, log_unusable)?;
         Ok(Some(TlsServer {
             config: Arc::new(config),
             warnings: warnings.into(),
@@ -263,36 +271,36 @@ fn named(flags: &[String]) -> Vec<&str> {
         .collect()
 }
 
-fn lookup<'a, T>(table: &'a [(&'static str, T)], name: &str) -> Option<&'a (&'static str, T)> {
+pub(super) fn lookup<'a, T>(
+    table: &'a [(&'static str, T)],
+    name: &str,
+) -> Option<&'a (&'static str, T)> {
     table.iter().find(|(known, _)| *known == name)
 }
 
-fn names<T>(table: &[(&'static str, T)]) -> String {
+pub(super) fn names<T>(table: &[(&'static str, T)]) -> String {
     let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
     names.join(", ")
 }
 
-fn server_config(
+/// A server's side that speaks `versions`. Its protocols (ALPN) are still to be set.
+pub(super) fn server_config(
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
-    (cert, key): (&Path, &Path),
-    client_ca: Option<&Path>,
+    (cert, key): (&PemSource, &PemSource),
+    verifier: Option<ClientVerifier>,
 ) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions)
         .map_err(setup)?;
-    let builder = match client_ca {
+    let builder = match verifier {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let verifier = ClientVerifier::read(path, provider)?;
-            builder.with_client_cert_verifier(Arc::new(verifier))
-        }
+        Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
     };
     let identity = certified_key(cert, key, provider)?;
     let resolver = rustls::sign::SingleCertAndKey::from(identity);
     let mut config = builder.with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
-    // Connections live for an hour; a resumed session would outlive the certificate of its client.
+    // Connections live for long; a resumed session would outlive the certificate of its client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -1,6 +1,7 @@
 //! What is offered, what is trusted, and which file is at fault.
 
 use rustls::pki_types::UnixTime;
+use std::fs;
 
 use super::*;
 

@@ -1,6 +1,5 @@
 //! Who a server must be: signed by roots of a file, by the system's, or anyone.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,8 +9,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::reload::Reloading;
-use super::{TlsError, certificates, setup};
+use super::pem::PemSource;
+use super::{TlsError, setup};
+use crate::lifecycle::Reloading;
 
 /// Whom a server's certificate must be signed by.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) enum Trust {
     /// The system's roots, read at the first handshake.
     Native(OnceLock<Arc<WebPkiServerVerifier>>),
     /// The roots of a CA file.
-    File(Reloading<NamedRoots>),
+    File(Reloading<NamedRoots, TlsError>),
 }
 
 /// The roots of a CA file.
@@ -33,9 +33,10 @@ pub(super) struct NamedRoots {
 
 impl NamedRoots {
     /// The certificates of a PEM file.
-    pub(super) fn read(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let named = certificates(path)?;
-        let verifier = webpki_verifier(named.clone(), provider, path)?;
+    pub(super) fn read(ca: &PemSource, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let named = ca.certificates()?;
+        let verifier = webpki_verifier(named.clone(), provider)?;
+        let verifier = verifier.ok_or_else(|| ca.empty("root certificate"))?;
         Ok(Self { verifier, named })
     }
 
@@ -135,22 +136,19 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Roots that can't be parsed are left out, as the reference does; none left is an error.
+/// Roots that can't be parsed are left out, as the reference does; `None` where none is left.
 fn webpki_verifier(
     certificates: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
-    path: &Path,
-) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+) -> Result<Option<Arc<WebPkiServerVerifier>>, TlsError> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(certificates);
     if usable == 0 {
-        return Err(TlsError::Empty {
-            path: path.to_owned(),
-            wanted: "root certificate",
-        });
+        return Ok(None);
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
+        .map(Some)
         .map_err(setup)
 }
 
@@ -159,8 +157,5 @@ fn native_verifier(provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVer
     for error in &loaded.errors {
         tracing::warn!(err = %error, "some native root certificates can't be read");
     }
-    webpki_verifier(loaded.certs, provider, Path::new("")).map_err(|error| match error {
-        TlsError::Empty { .. } => TlsError::NoNativeRoots,
-        error => error,
-    })
+    webpki_verifier(loaded.certs, provider)?.ok_or(TlsError::NoNativeRoots)
 }

@@ -122,7 +122,10 @@ fn wrong_types_are_errors_that_name_key_and_line() {
         assert_eq!(error.to_string(), expected, "{yaml}");
     }
     let error = HttpClientConfig::parse("a: [hunter2\nb: }\n").unwrap_err();
-    assert!(matches!(error, HttpClientConfigError::Syntax { .. }));
+    assert!(matches!(
+        error,
+        HttpClientConfigError::Document(DocumentError::Syntax { .. })
+    ));
     let chain = crate::model::ErrorChain(&error).to_string();
     assert!(
         chain.contains("line 2") && !chain.contains("hunter2"),

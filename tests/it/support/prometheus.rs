@@ -114,6 +114,16 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Starts one over `data`, on a port that the kernel chooses, and waits until it is ready.
     pub(crate) fn start(data: &Path, setup: &PrometheusSetup) -> Self {
+        let this = Self::spawn(data, setup);
+        eventually("Prometheus is ready", || this.answers("/-/ready"));
+        if setup.scrapes_itself {
+            this.reload(setup);
+        }
+        this
+    }
+
+    /// As [`Self::start`], and waits until it listens: for one that lets in not everybody.
+    pub(crate) fn spawn(data: &Path, setup: &PrometheusSetup) -> Self {
         let config = data.with_extension("prometheus.yml");
         fs::write(&config, setup.config(None)).unwrap();
         fs::write(config.with_file_name(RULES_FILE), setup.rules).unwrap();
@@ -138,16 +148,11 @@ impl Prometheus {
             line.contains("Listening on") && line.contains("address=")
         });
         let address = logfmt_value(&line, "address").unwrap().parse().unwrap();
-        let this = Self {
+        Self {
             process,
             address,
             config,
-        };
-        eventually("Prometheus is ready", || this.answers("/-/ready"));
-        if setup.scrapes_itself {
-            this.reload(setup);
         }
-        this
     }
 
     /// Loads the configuration that `setup` means, and waits until it is in force.
@@ -215,6 +220,12 @@ pub(crate) fn promtool(arguments: &[&str]) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {arguments:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether promtool ends well.
+pub(crate) fn promtool_accepts(arguments: &[&str]) -> bool {
+    let output = Command::new(&programs().promtool).args(arguments).output();
+    output.unwrap().status.success()
 }
 
 fn flag(name: &str, value: &str) -> String {

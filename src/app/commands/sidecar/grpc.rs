@@ -11,7 +11,7 @@ use crate::api::{GrpcDependencies, GrpcServices, THANOS_METHODS};
 use crate::app::Environment;
 use crate::app::cli::{GrpcArgs, SidecarArgs, StoreArgs};
 use crate::lifecycle::{Drain, Probe};
-use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig};
+use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, RequestLog};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
 use crate::store::{self, BlockMetrics, BlockSet, RequestLimits, Store};
@@ -65,6 +65,7 @@ impl GrpcPart {
                 tls: tls(&sidecar.grpc).context("setup gRPC server")?,
                 max_connection_age: max_connection_age.to_std_or_zero(),
                 jitter_seed,
+                request_log: RequestLog::Off,
             },
             metrics: GrpcMetrics::register(registry, THANOS_METHODS),
             services: GrpcServices::new(GrpcDependencies {
@@ -78,6 +79,12 @@ impl GrpcPart {
             state: peer.state.clone(),
             grace: grace_period.to_std_or_zero(),
         })
+    }
+
+    /// The same, telling of calls in the log.
+    pub(super) fn with_request_log(mut self, request_log: RequestLog) -> Self {
+        self.config.request_log = request_log;
+        self
     }
 
     /// What has to be followed, so that local blocks can answer.

@@ -147,6 +147,7 @@ fn serve_through(
             metrics: GrpcMetrics::register(&mut Registry::default(), &[]),
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
+            request_log: RequestLog::Off,
         }),
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         age_max: None,

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::lifecycle::DrainTrigger;
+use crate::net::http::{ClientConfig, HttpClient, HttpError, TestCa, empty_body};
+use crate::net::{ClientAuth, ClientTls, HttpsTls, PemSource, TlsVersion};
 
 struct Running {
     addr: SocketAddr,
@@ -178,4 +180,149 @@ async fn connections_past_the_limit_wait_until_one_closes() {
     assert!(early.is_err(), "{early:?} came past the limit");
     held.pop_front();
     assert_eq!(running.arrived.recv().await.unwrap(), "/waiting");
+}
+
+fn https(ca: &TestCa, http2: bool) -> HttpTransport {
+    let (cert, key) = ca.issue("localhost");
+    let tls = HttpsTls {
+        cert: PemSource::File(cert),
+        key: PemSource::File(key),
+        client_auth: ClientAuth::NoClientCert,
+        client_ca: None,
+        client_allowed_sans: None,
+        min_version: TlsVersion::Tls12,
+        max_version: TlsVersion::Tls13,
+        ciphers: Vec::new(),
+        curves: Vec::new(),
+        prefer_server_ciphers: true,
+        http2,
+    };
+    HttpTransport {
+        tls: Some(tls.build().unwrap()),
+        http2,
+    }
+}
+
+/// As `start`, over TLS, every answer in the same words.
+async fn start_over(
+    transport: impl Fn() -> HttpTransport + Clone + Send + Sync + 'static,
+) -> (SocketAddr, DrainTrigger, tokio::task::JoinHandle<()>) {
+    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let addr = server.local_addr();
+    let (trigger, drain) = Drain::new();
+    let handler = |_: Request<Incoming>| {
+        std::future::ready(Response::new(Full::new(Bytes::from_static(b"secure"))))
+    };
+    let task = tokio::spawn(server.serve_over(transport, handler, drain, Duration::ZERO));
+    (addr, trigger, task)
+}
+
+async fn get_secure(addr: SocketAddr, ca: &TestCa) -> Result<(http::Version, Bytes), HttpError> {
+    let client_tls = ClientTls {
+        ca_file: Some(ca.ca_file()),
+        ..ClientTls::default()
+    };
+    let client = HttpClient::new(ClientConfig {
+        tls: client_tls.build().unwrap(),
+        proxy: None,
+        connect_timeout: None,
+        tls_handshake_timeout: None,
+        response_header_timeout: None,
+        idle_timeout: None,
+        idle_per_host_max: 0,
+        connections_per_host_max: None,
+    });
+    let uri = format!("https://localhost:{}/", addr.port());
+    let request = Request::get(uri).body(empty_body()).unwrap();
+    let response = client.send(request).await?;
+    let version = response.version();
+    Ok((version, response.into_body().collect().await?.to_bytes()))
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_http_1_and_http_2() {
+    let ca = TestCa::new();
+    for (http2, version) in [
+        (true, http::Version::HTTP_2),
+        (false, http::Version::HTTP_11),
+    ] {
+        let transport = https(&ca, http2);
+        let (addr, trigger, task) = start_over(move || transport.clone()).await;
+        let answer = get_secure(addr, &ca).await.unwrap();
+        assert_eq!(answer, (version, Bytes::from_static(b"secure")));
+        trigger.start();
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told_so() {
+    let transport = https(&TestCa::new(), true);
+    let (addr, _trigger, _task) = start_over(move || transport.clone()).await;
+    let mut stream = connect(addr).await;
+    ask(&mut stream, "/-/healthy").await;
+    let text = read_until(&mut stream, "\0").await;
+    assert!(
+        text.starts_with("HTTP/1.0 400 ") && text.contains("HTTPS server"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_never_finishes_the_handshake_is_closed_in_time() {
+    tokio::time::pause();
+    let transport = https(&TestCa::new(), true);
+    let (addr, _trigger, _task) = start_over(move || transport.clone()).await;
+    // Nothing, and the head of a record whose rest never comes.
+    for bytes in [&b""[..], &[TLS_HANDSHAKE_RECORD, 3, 1, 2, 0]] {
+        let mut stream = connect(addr).await;
+        stream.write_all(bytes).await.unwrap();
+        let started = tokio::time::Instant::now();
+        read_until(&mut stream, "\0").await;
+        let waited = started.elapsed();
+        let slack = Duration::from_secs(1);
+        assert!(
+            waited >= TLS_HANDSHAKE_TIMEOUT - slack && waited <= TLS_HANDSHAKE_TIMEOUT + slack,
+            "{bytes:?}: {waited:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_drain_ends_a_handshake() {
+    let transport = https(&TestCa::new(), true);
+    let (addr, trigger, task) = start_over(move || transport.clone()).await;
+    let mut stream = connect(addr).await;
+    stream.write_all(&[TLS_HANDSHAKE_RECORD]).await.unwrap();
+    trigger.start();
+    task.await.unwrap();
+    assert_eq!(read_until(&mut stream, "\0").await, "");
+}
+
+#[tokio::test]
+async fn each_connection_is_served_as_is_told_when_it_comes() {
+    let ca = TestCa::new();
+    let (secure, on) = (https(&ca, true), Arc::new(AtomicBool::new(false)));
+    let is_on = Arc::clone(&on);
+    let (addr, _trigger, _task) = start_over(move || match is_on.load(Ordering::Relaxed) {
+        true => secure.clone(),
+        false => HttpTransport::default(),
+    })
+    .await;
+    let mut plain = connect(addr).await;
+    ask(&mut plain, "/").await;
+    assert!(
+        read_until(&mut plain, "secure")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+    on.store(true, Ordering::Relaxed);
+    get_secure(addr, &ca).await.unwrap();
+    // The connection of before goes on as it began.
+    ask(&mut plain, "/").await;
+    assert!(
+        read_until(&mut plain, "secure")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
 }
