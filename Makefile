@@ -116,6 +116,10 @@ fuzz-smoke: ## Run each fuzz target for FUZZ_SECONDS (60), or replay the corpora
 bench: ## Run the benches
 	cargo bench --locked --all-features
 
+.PHONY: bench-instructions
+bench-instructions: ## Count the instructions of the benches of the read path (needs valgrind)
+	@perf/instructions
+
 # The product without the features that the harness needs, so that what is measured is what is run.
 .PHONY: perf
 perf: ## Measure the release binary: S3, FILESYSTEM, latency, start (PERF_GIB=3 PERF_ROUNDS=3 PERF_ONLY= INCUMBENT=)

@@ -21,7 +21,13 @@ fn main() {
 }
 
 /// Small in a debug build, which only proves that the bench runs.
-const SERIES: usize = if cfg!(debug_assertions) { 500 } else { 200_000 };
+const SERIES: usize = match IS_SMALL {
+    _ if cfg!(debug_assertions) => 500,
+    true => 20_000,
+    false => 200_000,
+};
+/// For `make bench-instructions`, under which all runs fifty times slower.
+const IS_SMALL: bool = option_env!("OUTRIGGER_BENCH_SMALL").is_some();
 /// Series of one metric.
 const PER_METRIC: usize = 500;
 

@@ -23,7 +23,13 @@ fn main() {
 }
 
 /// Small in a debug build, which only proves that the bench runs.
-const SERIES: usize = if cfg!(debug_assertions) { 100 } else { 20_000 };
+const SERIES: usize = match IS_SMALL {
+    _ if cfg!(debug_assertions) => 100,
+    true => 2_000,
+    false => 20_000,
+};
+/// For `make bench-instructions`, under which all runs fifty times slower.
+const IS_SMALL: bool = option_env!("OUTRIGGER_BENCH_SMALL").is_some();
 const CHUNKS: usize = 5;
 const CHUNK_BYTES: usize = 420;
 /// When the sink's buffer would go to the socket.

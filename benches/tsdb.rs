@@ -17,11 +17,13 @@ fn main() {
 }
 
 /// Small in a debug build, which only proves that the benches run.
-const SERIES: usize = if cfg!(debug_assertions) {
-    500
-} else {
-    1_000_000
+const SERIES: usize = match IS_SMALL {
+    _ if cfg!(debug_assertions) => 500,
+    true => 20_000,
+    false => 1_000_000,
 };
+/// For `make bench-instructions`, under which all runs fifty times slower.
+const IS_SMALL: bool = option_env!("OUTRIGGER_BENCH_SMALL").is_some();
 /// Of those, how many are decoded.
 const DECODED: usize = SERIES / 10;
 const CHUNK_SAMPLES: i64 = 120;
