@@ -100,7 +100,6 @@ fn path(path: Option<&PathBuf>) -> String {
 
 const OPEN_HTTP: &str = "TLS and authentication of the HTTP server are not built yet, and the \
     server would be open without them";
-const NO_RELOADER: &str = "the reloader is not built yet: configuration and rules are not watched";
 const NO_TRACING: &str = "tracing is not built yet: no traces are sent";
 const NO_REQUEST_LOGGING: &str = "request logging is not built yet: requests are not logged";
 const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does not have; memory \
@@ -109,27 +108,6 @@ const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does n
 const ROWS: &[Row] = &[
     refuse("http.config", OPEN_HTTP, |_, s| {
         path(s.http.config.as_ref())
-    }),
-    warn("reloader.config-file", NO_RELOADER, |_, s| {
-        path(s.reloader.config_file.as_ref())
-    }),
-    warn("reloader.config-envsubst-file", NO_RELOADER, |_, s| {
-        path(s.reloader.config_envsubst_file.as_ref())
-    }),
-    warn("reloader.rule-dir", NO_RELOADER, |_, s| {
-        format!("{:?}", s.reloader.rule_dirs)
-    }),
-    warn("reloader.watch-interval", NO_RELOADER, |_, s| {
-        s.reloader.watch_interval.to_string()
-    }),
-    warn("reloader.retry-interval", NO_RELOADER, |_, s| {
-        s.reloader.retry_interval.to_string()
-    }),
-    warn("reloader.method", NO_RELOADER, |_, s| {
-        format!("{:?}", s.reloader.method)
-    }),
-    warn("reloader.process-name", NO_RELOADER, |_, s| {
-        s.reloader.process_name.clone()
     }),
     warn("request.logging-config-file", NO_REQUEST_LOGGING, |_, s| {
         path(s.request_logging.config_file.as_ref())
@@ -166,11 +144,9 @@ mod tests {
         assert_eq!(found(&[]), Findings::default());
         let spelt = [
             "--http.config=",
-            "--reloader.retry-interval=5000ms",
             "--no-enable-auto-gomemlimit",
             "--auto-gomemlimit.ratio=0.90",
             "--tracing.config=",
-            "--reloader.method=http",
         ];
         assert_eq!(found(&spelt), Findings::default());
     }
@@ -179,8 +155,6 @@ mod tests {
     #[test]
     fn each_row_finds_its_flag() {
         let other_value = |flag: &str| match flag {
-            "reloader.watch-interval" | "reloader.retry-interval" => "=7s",
-            "reloader.method" => "=signal",
             "enable-auto-gomemlimit" => "",
             "auto-gomemlimit.ratio" => "=0.5",
             _ => "=x",

@@ -1,5 +1,5 @@
 //! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
-//! the clock, an error's chain.
+//! the clock, an error's chain, variables in documents, what a reloader tells of itself.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
 //! it; everything else belongs to the module that owns the behaviour.
@@ -8,8 +8,10 @@ mod block_id;
 mod clock;
 mod duration;
 mod error_chain;
+mod expand;
 mod labels;
 mod matcher;
+mod reload;
 mod time;
 mod time_or_duration;
 
@@ -17,7 +19,9 @@ pub use block_id::{BlockId, InvalidBlockId};
 pub use clock::Clock;
 pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
 pub use error_chain::ErrorChain;
+pub use expand::{ExpandError, expand};
 pub use labels::{ExternalLabels, Labels};
 pub use matcher::{MatchOp, Matcher, Selector};
+pub use reload::{ReloadFailure, ReloadStatus};
 pub use time::{TimeRange, TimestampMs};
 pub use time_or_duration::TimeOrDuration;

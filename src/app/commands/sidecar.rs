@@ -26,9 +26,11 @@ use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch, await_labels,
 };
+use crate::reloader::Reloader;
 use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
 
 mod grpc;
+mod reloader;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
 const WORKERS_MAX: usize = 2;
@@ -76,6 +78,7 @@ pub fn run(
 /// Everything that was built and not started yet.
 struct Parts {
     signals: Signals,
+    reloader: Reloader,
     http: HttpServer,
     endpoints: Endpoints,
     probe: Probe,
@@ -131,6 +134,12 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
+    let reloader = reloader::build(
+        &sidecar.reloader,
+        environment,
+        client.clone(),
+        &mut registry,
+    );
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?;
     let shipper = match bucket_config {
         Some(config) => Some(shipper(
@@ -147,6 +156,7 @@ async fn build(
     };
     Ok(Parts {
         signals,
+        reloader,
         endpoints: Endpoints::new(probe.clone(), Arc::new(registry)),
         http,
         probe,
@@ -338,6 +348,7 @@ impl Parts {
     async fn run(self) -> anyhow::Result<()> {
         let Self {
             signals,
+            reloader,
             http,
             endpoints,
             probe,
@@ -354,6 +365,8 @@ impl Parts {
             tracing::info!(signal, "caught signal. Exiting.");
             Ok::<_, std::convert::Infallible>(())
         });
+        // Before all else: Prometheus may be waiting for the configuration that this writes.
+        supervisor.spawn("reloader", reloader.run(supervisor.drain()));
         tracing::info!(
             component = "http", address = %http.local_addr(),
             "listening for requests and metrics"
