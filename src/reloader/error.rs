@@ -12,6 +12,8 @@ use crate::prometheus::{PeerError, PeerErrorClass};
 
 /// The flag that names the file at fault.
 pub(super) const CONFIG_FLAG: &str = "reloader.config-file";
+/// The flag that names where the configuration is written.
+pub(super) const OUTPUT_FLAG: &str = "reloader.config-envsubst-file";
 /// The flag that names the directory of rules at fault.
 pub(super) const RULES_FLAG: &str = "reloader.rule-dir";
 
@@ -103,7 +105,7 @@ pub enum ReloaderError {
         source: ExpandError,
     },
     /// The output can't be written; what stood there still does.
-    #[error("{op} {}, for --reloader.config-envsubst-file", path.display())]
+    #[error("{op} {}, for --{OUTPUT_FLAG}", path.display())]
     Output {
         /// What was tried, as a verb.
         op: &'static str,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::digest::{Digest, Digests};
-use super::error::{CONFIG_FLAG, ReloaderError, watch_remedy};
+use super::error::{CONFIG_FLAG, OUTPUT_FLAG, RULES_FLAG, ReloaderError, watch_remedy};
 use super::metrics::ReloaderMetrics;
 use super::normalise::{self, CONFIG_BYTES_MAX, Output, Variables};
 use super::survey::{DIRS_MAX, Survey};
@@ -46,6 +46,21 @@ impl Files {
     /// Whether there is nothing to watch.
     pub fn is_empty(&self) -> bool {
         self.config_file.is_none() && self.rule_dirs.is_empty()
+    }
+
+    /// The flags that are set, with their values, for the log.
+    pub(super) fn shown(&self) -> String {
+        let Self {
+            config_file,
+            output,
+            rule_dirs,
+        } = self;
+        let config = config_file.iter().map(|path| (CONFIG_FLAG, path));
+        let output = output.iter().map(|path| (OUTPUT_FLAG, path));
+        let rules = rule_dirs.iter().map(|path| (RULES_FLAG, path));
+        let all = config.chain(output).chain(rules);
+        let all = all.map(|(flag, path)| format!("--{flag}={}", path.display()));
+        all.collect::<Vec<String>>().join(" ")
     }
 
     /// Writes the output, where there is one, and tells what the files say. Blocks.

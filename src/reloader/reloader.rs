@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::digest::Digests;
-use super::error::{ReloaderError, StartError, TriggerError};
+use super::error::{OUTPUT_FLAG, ReloaderError, StartError, TriggerError};
 use super::look::{Files, Lookout, normalise_once};
 use super::metrics::ReloaderMetrics;
 use super::normalise::Variables;
@@ -131,7 +131,7 @@ impl Reloader {
         }
         if files.output.is_some() && files.config_file.is_none() {
             tracing::warn!(
-                flag = "reloader.config-envsubst-file",
+                flag = OUTPUT_FLAG,
                 "nothing is written without --reloader.config-file"
             );
         }
@@ -218,8 +218,9 @@ impl Following {
             Err(error) => self.on_look_error(&error),
         }
         tracing::info!(
-            config_file = ?self.config.files.config_file, rule_dirs = ?self.config.files.rule_dirs,
-            method = self.trigger.method(), watched_dirs = self.lookout.watched_dirs(),
+            files = self.config.files.shown(),
+            method = self.trigger.method(),
+            watched_dirs = self.lookout.watched_dirs(),
             "watching configuration and rules"
         );
         Ok(())
@@ -321,8 +322,8 @@ impl Following {
             status.last_success = Some(now);
         });
         tracing::info!(
-            cfg_in = ?self.config.files.config_file, cfg_out = ?self.config.files.output,
-            rule_dirs = ?self.config.files.rule_dirs, method = self.trigger.method(),
+            files = self.config.files.shown(),
+            method = self.trigger.method(),
             "Prometheus has reloaded"
         );
     }

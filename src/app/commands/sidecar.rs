@@ -360,9 +360,12 @@ impl Parts {
             grace,
         } = self;
         let mut supervisor = Supervisor::new();
+        let drain = supervisor.drain();
         supervisor.spawn("signal handler", async move {
-            let signal = signals.termination().await;
-            tracing::info!(signal, "caught signal. Exiting.");
+            // Waiting on would hold up the end that another part began.
+            if let Some(signal) = drain.unless_started(signals.termination()).await {
+                tracing::info!(signal, "caught signal. Exiting.");
+            }
             Ok::<_, std::convert::Infallible>(())
         });
         // Before all else: Prometheus may be waiting for the configuration that this writes.
