@@ -137,6 +137,7 @@ impl Lookout {
         if self.survey.is_cut && !self.told_cut {
             self.told_cut = true;
             tracing::warn!(
+                component = "reloader",
                 dirs_max = DIRS_MAX,
                 "there are more directories than are watched; changes in the others are found \
                  every --reloader.watch-interval"
@@ -162,6 +163,7 @@ impl Lookout {
                 Err(error) => {
                     self.metrics.watch_errors.inc();
                     tracing::warn!(
+                        component = "reloader",
                         err = %error,
                         "changes of configuration and rules are not heard of until the next look"
                     );
@@ -189,7 +191,7 @@ impl Lookout {
     fn begin_to_watch(&mut self) {
         match WatchSet::new() {
             Ok(watch) => self.watch = Some(watch),
-            Err(error) => self.on_watch_error(&error),
+            Err(error) => self.on_watch_errors(&[&error]),
         }
     }
 
@@ -203,21 +205,25 @@ impl Lookout {
         self.metrics.watches.set(watched);
         // One that has gone in between is told by the directory that it was in.
         let failed = outcome.failed.iter().filter(|error| !error.is_not_found());
-        for error in failed {
-            self.on_watch_error(error);
-        }
+        let failed: Vec<&DiskError> = failed.collect();
+        self.on_watch_errors(&failed);
         outcome.added > 0
     }
 
-    fn on_watch_error(&mut self, error: &DiskError) {
-        self.metrics.watch_errors.inc();
-        let text = ErrorChain(error).to_string();
+    /// Tells the first, since the others are of its kind.
+    fn on_watch_errors(&mut self, errors: &[&DiskError]) {
+        let Some(&first) = errors.first() else {
+            return;
+        };
+        self.metrics.watch_errors.inc_by(errors.len() as u64);
+        let text = ErrorChain(first).to_string();
         if self.told.is_news(&text) {
             tracing::warn!(
+                component = "reloader",
                 err = text,
-                remedy = watch_remedy(error),
-                "a directory can't be watched, its changes are found every \
-                 --reloader.watch-interval"
+                remedy = watch_remedy(first),
+                dirs = errors.len(),
+                "directories can't be watched, changes are found every --reloader.watch-interval"
             );
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn hang_up(proc: &Path, name: &str) -> Result<Pid, TriggerError> {
             .map(|pid| pid.as_raw_nonzero().get())
             .collect();
         tracing::warn!(
+            component = "reloader",
             name, pid = %pid.as_raw_nonzero(), ?others,
             "several processes have the name, only the first gets the signal; give Prometheus \
              another name, or use --reloader.method=http"

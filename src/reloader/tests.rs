@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::reloader::retry_pause;
+use super::follow::retry_pause;
 use super::*;
 use crate::lifecycle::{Drain, DrainTrigger};
 use crate::model::{Clock, ErrorChain, ReloadStatus, TimestampMs};
@@ -468,7 +468,8 @@ async fn errors_at_start_end_it_with_file_and_remedy() {
     };
     let no_output_dir = |scene: &Scene| fs::remove_dir(scene.at("out")).unwrap();
     let no_rules = |scene: &Scene| fs::remove_dir(scene.at("rules")).unwrap();
-    let cases: [(&dyn Fn(&Scene), &str, &str); 5] = [
+    type Case<'a> = (&'a dyn Fn(&Scene), &'a str, &'a str);
+    let cases: [Case<'_>; 5] = [
         (
             &unset,
             "set the variable",

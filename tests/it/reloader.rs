@@ -400,7 +400,7 @@ fn what_is_wrong_at_start_ends_with_1_and_names_it() {
     }
     let scene = Scene::new();
     scene.write("etc/p.yml", "{}");
-    fs::set_permissions(scene.at("etc/p.yml"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(scene.at("etc/p.yml"), fs::Permissions::from_mode(0o0)).unwrap();
     let arguments = scene.arguments(gate.address(), &[]);
     let (code, log) = run_command_to_end(&mut outrigger_command(&arguments));
     assert!(

@@ -131,6 +131,7 @@ impl Reloader {
         }
         if files.output.is_some() && files.config_file.is_none() {
             tracing::warn!(
+                component = "reloader",
                 flag = OUTPUT_FLAG,
                 "nothing is written without --reloader.config-file"
             );
@@ -147,6 +148,7 @@ impl Reloader {
         let normalised = normalise_once(&files, &self.dependencies.variable).await;
         normalised.map_err(StartError::from)?;
         tracing::info!(
+            component = "reloader",
             "nothing is watched and Prometheus is not told to reload, since \
              --reloader.watch-interval is 0; ending"
         );
@@ -218,6 +220,7 @@ impl Following {
             Err(error) => self.on_look_error(&error),
         }
         tracing::info!(
+            component = "reloader",
             files = self.config.files.shown(),
             method = self.trigger.method(),
             watched_dirs = self.lookout.watched_dirs(),
@@ -322,6 +325,7 @@ impl Following {
             status.last_success = Some(now);
         });
         tracing::info!(
+            component = "reloader",
             files = self.config.files.shown(),
             method = self.trigger.method(),
             "Prometheus has reloaded"
@@ -339,16 +343,25 @@ impl Following {
         let pause = retry_pause(&self.config, self.verdicts);
         self.retry_at = Some(Instant::now() + pause);
         let (text, remedy) = (ErrorChain(error).to_string(), error.remedy());
-        match self.told.is_news(&text) {
-            true if is_verdict => {
-                tracing::error!(err = text, remedy, retry_in = ?pause, "reloading Prometheus failed");
-            }
-            true => {
-                tracing::warn!(err = text, remedy, retry_in = ?pause, "Prometheus is not there");
-            }
-            false => {
-                tracing::debug!(err = text, retry_in = ?pause, "reloading Prometheus failed again");
-            }
+        let (is_news, retry_in) = (self.told.is_news(&text), pause);
+        if is_news && is_verdict {
+            tracing::error!(
+                component = "reloader",
+                err = text,
+                remedy,
+                ?retry_in,
+                "reloading Prometheus failed"
+            );
+        } else if is_news {
+            tracing::warn!(
+                component = "reloader",
+                err = text,
+                remedy,
+                ?retry_in,
+                "Prometheus can't be told to reload"
+            );
+        } else {
+            tracing::debug!(err = text, ?retry_in, "reloading Prometheus failed again");
         }
         self.on_failure(text, remedy);
     }
@@ -357,6 +370,7 @@ impl Following {
         let (text, remedy) = (ErrorChain(error).to_string(), error.remedy());
         if self.told.is_news(&text) {
             tracing::error!(
+                component = "reloader",
                 err = text,
                 remedy,
                 "configuration or rules can't be applied; Prometheus keeps what it has"
