@@ -90,6 +90,8 @@ struct Following {
     /// one that failed.
     loaded: Option<Digests>,
     attempt: Option<Attempt>,
+    /// Whether Prometheus may still be about a reload that is not waited for any more.
+    is_unsettled: bool,
     /// How often in a row Prometheus was there and did not take what is wanted.
     verdicts: u32,
     retry_at: Option<Instant>,
@@ -174,6 +176,7 @@ impl Reloader {
             wanted: None,
             loaded: None,
             attempt: None,
+            is_unsettled: false,
             verdicts: 0,
             retry_at: None,
             look_at: now,
@@ -253,6 +256,11 @@ impl Following {
                 (digests, outcome) = concluded(&mut self.attempt) => {
                     self.attempt = None;
                     match outcome {
+                        // Told by signal, that may have been the reload before: once more.
+                        Ok(()) if self.is_unsettled && !self.trigger.is_exact() => {
+                            self.is_unsettled = false;
+                            self.begin(digests);
+                        }
                         Ok(()) => self.on_reloaded(digests),
                         Err(error) => self.on_reload_error(&error),
                     }
@@ -304,6 +312,7 @@ impl Following {
     /// Tells Prometheus, and gives up an attempt that is under way.
     fn begin(&mut self, digests: Digests) {
         self.metrics.reloads.inc();
+        self.is_unsettled |= self.attempt.is_some();
         self.loaded = None;
         self.retry_at = None;
         self.attempt = Some(Attempt {
@@ -317,6 +326,7 @@ impl Following {
         let now = self.clock.now();
         self.loaded = Some(digests);
         self.verdicts = 0;
+        self.is_unsettled = false;
         self.told.forget();
         self.metrics.last_reload_successful.set(1);
         self.metrics.last_reload_success.set(now.0.div_euclid(1000));
@@ -335,6 +345,7 @@ impl Following {
     fn on_reload_error(&mut self, error: &TriggerError) {
         self.metrics.reloads_failed.inc();
         self.metrics.last_reload_successful.set(0);
+        self.is_unsettled |= matches!(error, TriggerError::TimedOut { .. });
         let is_verdict = error.is_verdict();
         self.verdicts = match is_verdict {
             true => self.verdicts.saturating_add(1),

@@ -7,11 +7,15 @@ use super::error::TriggerError;
 use super::process::{self, PROC};
 use crate::lifecycle::blocking;
 use crate::model::{Clock, TimestampMs};
-use crate::prometheus::{Client, PeerError};
+use crate::prometheus::{Client, PeerError, RuntimeInfo};
 
 /// How long a reload may take. Large rule sets take tens of seconds; the reference waits for its
 /// watch interval, which is as long unless it is set.
 pub(super) const RELOAD_MAX: Duration = Duration::from_secs(180);
+
+/// How long a reload by signal may take while the last one has failed: another failure shows in
+/// nothing then. One that takes longer and succeeds ends that state, and is seen by the next try.
+pub(super) const UNSEEN_RELOAD_MAX: Duration = Duration::from_secs(15);
 
 /// The first pause before Prometheus is asked whether it has reloaded. A small one has by then.
 const POLL_MIN: Duration = Duration::from_millis(50);
@@ -51,6 +55,12 @@ impl Trigger {
             #[cfg(test)]
             Self::Scripted(_) => "scripted",
         }
+    }
+
+    /// Whether a success is that of the reload that was asked for, and can't be one of an earlier
+    /// reload that was given up: of one by signal only a time is seen.
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Http(_))
     }
 
     /// Resolves once Prometheus has loaded its files anew. Dropped, it leaves Prometheus to itself.
@@ -99,16 +109,22 @@ async fn signal(name: &str, client: &Client, clock: &Clock) -> Result<(), Trigge
     tokio::time::sleep(until_next_second(before.last_config_time, clock.now())).await;
     let name = name.to_owned();
     blocking(move || process::hang_up(Path::new(PROC), &name)).await?;
+    let max = match before.reload_config_success {
+        true => RELOAD_MAX,
+        false => UNSEEN_RELOAD_MAX,
+    };
+    let seen = tokio::time::timeout(max, outcome(client, before)).await;
+    seen.unwrap_or(Err(TriggerError::TimedOut { after: max }))
+}
+
+/// Asks until Prometheus has reloaded, or failed to.
+async fn outcome(client: &Client, before: RuntimeInfo) -> Result<(), TriggerError> {
     let mut pause = POLL_MIN;
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_MAX);
         match client.runtime_info().await {
-            Ok(now)
-                if now.reload_config_success && now.last_config_time > before.last_config_time =>
-            {
-                return Ok(());
-            }
+            Ok(now) if is_reloaded(before, now) => return Ok(()),
             Ok(now) if before.reload_config_success && !now.reload_config_success => {
                 return Err(TriggerError::Failed);
             }
@@ -117,6 +133,10 @@ async fn signal(name: &str, client: &Client, clock: &Clock) -> Result<(), Trigge
             Err(error) => tracing::debug!(err = %error, "asking whether Prometheus has reloaded"),
         }
     }
+}
+
+fn is_reloaded(before: RuntimeInfo, now: RuntimeInfo) -> bool {
+    now.reload_config_success && now.last_config_time > before.last_config_time
 }
 
 /// How long to wait so that a reload after it gets another time than `last`: Prometheus tells whole

@@ -243,12 +243,13 @@ fn prometheus_is_told_by_a_signal() {
     let failed = outrigger.metric(FAILED).unwrap();
     outrigger.wait_for_metric(SUCCESSFUL, |successful| successful == 1.0);
 
-    // What Prometheus can't take is told, and its correction loaded.
+    // What Prometheus can't take is told, again and again, and its correction loaded. Whether the
+    // first failure was seen as such or by its silence depends on what Prometheus was about.
     scene.write("etc/p.yml", "scrape_configs: nonsense\n");
     outrigger.wait_for_metric(FAILED, |seen| seen > failed);
     outrigger.wait_for_metric(SUCCESSFUL, |successful| successful == 0.0);
-    let line = outrigger.process.wait_for_line("the failure", |line| {
-        line.contains("configuration reload has failed")
+    let line = outrigger.process.wait_for_line("the silence", |line| {
+        line.contains("no reload was seen within 15s")
     });
     assert!(
         line.contains("level=error") && line.contains("remedy="),
