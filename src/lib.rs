@@ -22,6 +22,7 @@ pub mod net;
 pub mod objstore;
 pub mod prometheus;
 pub mod proto;
+pub mod reloader;
 pub mod shipper;
 pub mod store;
 pub mod tsdb;

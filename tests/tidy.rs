@@ -28,7 +28,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("shipper", 3, "objstore disk tsdb model lifecycle"),
     ("store", 3, "prometheus tsdb disk proto model lifecycle"),
     ("query", 3, "prometheus proto model lifecycle"),
-    ("reloader", 3, "prometheus disk lifecycle"),
+    ("reloader", 3, "prometheus disk model lifecycle"),
     ("objstore", 2, "net disk model lifecycle"),
     ("prometheus", 2, "net proto model lifecycle"),
     ("tsdb", 1, "model"),

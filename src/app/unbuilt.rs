@@ -84,33 +84,11 @@ fn path(path: Option<&PathBuf>) -> String {
     format!("{path:?}")
 }
 
-const NO_RELOADER: &str = "the reloader is not built yet: configuration and rules are not watched";
 const NO_TRACING: &str = "tracing is not built yet: no traces are sent";
 const NO_GO_RUNTIME: &str = "it steers the Go runtime, which this program does not have; memory \
     is bounded without it";
 
 const ROWS: &[Row] = &[
-    warn("reloader.config-file", NO_RELOADER, |_, s| {
-        path(s.reloader.config_file.as_ref())
-    }),
-    warn("reloader.config-envsubst-file", NO_RELOADER, |_, s| {
-        path(s.reloader.config_envsubst_file.as_ref())
-    }),
-    warn("reloader.rule-dir", NO_RELOADER, |_, s| {
-        format!("{:?}", s.reloader.rule_dirs)
-    }),
-    warn("reloader.watch-interval", NO_RELOADER, |_, s| {
-        s.reloader.watch_interval.to_string()
-    }),
-    warn("reloader.retry-interval", NO_RELOADER, |_, s| {
-        s.reloader.retry_interval.to_string()
-    }),
-    warn("reloader.method", NO_RELOADER, |_, s| {
-        format!("{:?}", s.reloader.method)
-    }),
-    warn("reloader.process-name", NO_RELOADER, |_, s| {
-        s.reloader.process_name.clone()
-    }),
     warn("tracing.config-file", NO_TRACING, |g, _| {
         path(g.tracing.config_file.as_ref())
     }),
@@ -139,11 +117,9 @@ mod tests {
     fn defaults_say_nothing_however_they_are_spelt() {
         assert_eq!(found(&[]), Findings::default());
         let spelt = [
-            "--reloader.retry-interval=5000ms",
             "--no-enable-auto-gomemlimit",
             "--auto-gomemlimit.ratio=0.90",
             "--tracing.config=",
-            "--reloader.method=http",
         ];
         assert_eq!(found(&spelt), Findings::default());
     }
@@ -152,8 +128,6 @@ mod tests {
     #[test]
     fn each_row_finds_its_flag() {
         let other_value = |flag: &str| match flag {
-            "reloader.watch-interval" | "reloader.retry-interval" => "=7s",
-            "reloader.method" => "=signal",
             "enable-auto-gomemlimit" => "",
             "auto-gomemlimit.ratio" => "=0.5",
             _ => "=x",

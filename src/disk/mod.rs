@@ -29,6 +29,7 @@ mod testing;
 mod transfer;
 mod uring;
 mod watch;
+mod watch_set;
 mod writer;
 
 use std::io;
@@ -46,6 +47,7 @@ pub use runs::{FileRuns, ReadMode};
 #[cfg(any(test, feature = "testing"))]
 pub use sim::SimFaults;
 pub use watch::{DirChange, DirWatch};
+pub use watch_set::{WatchSet, WatchSetChange, WatchSetOutcome};
 pub use writer::{AtomicWriter, TempFile};
 
 /// A file-system call that failed: which, on what, why.

@@ -26,7 +26,7 @@ pub enum DirChange {
 }
 
 /// Room for a burst of events; what does not fit stays in the kernel's queue.
-const EVENT_BUFFER_BYTES: usize = 4096;
+pub(super) const EVENT_BUFFER_BYTES: usize = 4096;
 
 impl DirWatch {
     /// Watches `path` for names that appear in it by creation or rename.

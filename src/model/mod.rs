@@ -1,5 +1,6 @@
 //! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
-//! the clock, an error's chain, the YAML of small documents.
+//! the clock, an error's chain, the YAML of small documents and the variables in them, what a
+//! reloader tells of itself.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
 //! it; everything else belongs to the module that owns the behaviour.
@@ -9,8 +10,10 @@ mod clock;
 mod document;
 mod duration;
 mod error_chain;
+mod expand;
 mod labels;
 mod matcher;
+mod reload;
 mod time;
 mod time_or_duration;
 
@@ -19,7 +22,9 @@ pub use clock::Clock;
 pub use document::{DocumentError, Mapping, Scalar, UnknownKey};
 pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
 pub use error_chain::ErrorChain;
+pub use expand::{ExpandError, expand};
 pub use labels::{ExternalLabels, Labels};
 pub use matcher::{MatchOp, Matcher, Selector};
+pub use reload::{ReloadFailure, ReloadStatus};
 pub use time::{TimeRange, TimestampMs};
 pub use time_or_duration::TimeOrDuration;

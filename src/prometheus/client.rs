@@ -27,7 +27,7 @@ const CONFIG_BODY_MAX: BodyLimit = BodyLimit {
     bytes: 32 << 20,
 };
 /// Flags, versions and states have a few KiB.
-const STATUS_BODY_MAX: BodyLimit = BodyLimit {
+pub(super) const STATUS_BODY_MAX: BodyLimit = BodyLimit {
     name: "STATUS_BODY_MAX",
     bytes: 1 << 20,
 };
@@ -271,7 +271,7 @@ impl Client {
         self.api(Agent::Thanos, path, STATUS_BODY_MAX).await
     }
 
-    async fn api<T: DeserializeOwned>(
+    pub(super) async fn api<T: DeserializeOwned>(
         &self,
         agent: Agent,
         path: &str,

@@ -16,6 +16,7 @@ mod http_client;
 mod labels;
 mod labels_text;
 mod metrics;
+mod reload;
 mod remote_read;
 mod request;
 mod state;
@@ -36,6 +37,7 @@ pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};
 pub use http_client::{HttpClientConfig, HttpClientConfigError};
 pub use labels_text::LabelsText;
 pub use metrics::PeerMetrics;
+pub use reload::RuntimeInfo;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use remote_read::fuzz_remote_read;
 pub use remote_read::{

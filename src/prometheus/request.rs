@@ -28,7 +28,7 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 pub(super) enum Question {
     /// In the URL of a GET.
     Query(String),
-    /// As the body of a POST.
+    /// As the body of a POST, which has none where there are no parameters.
     Form(String),
 }
 
@@ -117,6 +117,8 @@ impl Client {
             *request.headers_mut() = headers;
             if form.is_some() {
                 *request.method_mut() = Method::POST;
+            }
+            if form.as_ref().is_some_and(|form| !form.is_empty()) {
                 request.headers_mut().insert(CONTENT_TYPE, FORM);
             }
             if accept_gzip {
@@ -234,6 +236,11 @@ pub(super) async fn successful(
     if response.status().is_success() {
         return Ok(response);
     }
+    Err(refusal(url, response).await)
+}
+
+/// A response whose status is not the one of success, as an error.
+pub(super) async fn refusal(url: &str, response: Response<ResponseBody>) -> PeerError {
     let (parts, mut body) = response.into_parts();
     let mut start = Vec::new();
     // As far as it comes: the status is the error, the text only explains it.
@@ -243,7 +250,7 @@ pub(super) async fn successful(
             Ok(None) | Err(_) => break,
         }
     }
-    Err(status_error(url, parts.status, &parts.headers, &start))
+    status_error(url, parts.status, &parts.headers, &start)
 }
 
 /// As [`successful`].

@@ -148,7 +148,7 @@ const ENDS_EARLY: &str = "--objstore.config=$(OUTRIGGER_TEST_UNSET)";
 fn an_ignored_flag_gives_one_warning() {
     let flags = [
         "sidecar",
-        "--reloader.config-file=c",
+        "--request.logging-config=http: {}",
         "--tracing.config=type: OTLP",
         ENDS_EARLY,
     ];
@@ -158,7 +158,10 @@ fn an_ignored_flag_gives_one_warning() {
         .filter(|line| line.contains("level=warn"))
         .collect();
     assert_eq!(warnings.len(), 2, "{text}");
-    assert!(warnings[0].contains("flag=reloader.config-file"), "{text}");
+    assert!(
+        warnings[0].contains("flag=request.logging-config"),
+        "{text}"
+    );
     assert!(warnings[1].contains("flag=tracing.config"), "{text}");
 }
 

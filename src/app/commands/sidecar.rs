@@ -28,9 +28,11 @@ use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch, await_labels,
 };
+use crate::reloader::Reloader;
 use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
 
 mod grpc;
+mod reloader;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
 const WORKERS_MAX: usize = 2;
@@ -78,6 +80,7 @@ pub fn run(
 /// Everything that was built and not started yet.
 struct Parts {
     signals: Signals,
+    reloader: Reloader,
     http: HttpServer,
     access: WebAccess,
     endpoints: Endpoints,
@@ -150,6 +153,12 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
+    let reloader = reloader::build(
+        &sidecar.reloader,
+        environment,
+        client.clone(),
+        &mut registry,
+    );
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log);
     let shipper = match bucket {
@@ -167,6 +176,7 @@ async fn build(
     };
     Ok(Parts {
         signals,
+        reloader,
         endpoints: Endpoints::new(probe.clone(), Arc::new(registry)),
         http,
         access,
@@ -379,6 +389,7 @@ impl Parts {
     async fn run(self) -> anyhow::Result<()> {
         let Self {
             signals,
+            reloader,
             http,
             access,
             endpoints,
@@ -391,11 +402,16 @@ impl Parts {
             grace,
         } = self;
         let mut supervisor = Supervisor::new();
+        let drain = supervisor.drain();
         supervisor.spawn("signal handler", async move {
-            let signal = signals.termination().await;
-            tracing::info!(signal, "caught signal. Exiting.");
+            // Waiting on would hold up the end that another part began.
+            if let Some(signal) = drain.unless_started(signals.termination()).await {
+                tracing::info!(signal, "caught signal. Exiting.");
+            }
             Ok::<_, std::convert::Infallible>(())
         });
+        // Before all else: Prometheus may be waiting for the configuration that this writes.
+        supervisor.spawn("reloader", reloader.run(supervisor.drain()));
         tracing::info!(
             component = "http", address = %http.local_addr(),
             "listening for requests and metrics"

@@ -31,6 +31,14 @@ pub fn check(global: &GlobalArgs, sidecar: &SidecarArgs) -> Result<(), ConfigErr
     {
         return Err(ConfigError::NotPositive { flag, given });
     }
+    // Zero has a meaning; below it the reference looks without a pause.
+    let watch_interval = sidecar.reloader.watch_interval;
+    if watch_interval.as_nanos() < 0 {
+        return Err(ConfigError::Negative {
+            flag: "reloader.watch-interval",
+            given: watch_interval,
+        });
+    }
     check_grpc_tls(&sidecar.grpc)
 }
 
@@ -90,6 +98,14 @@ mod tests {
                 "--reloader.watch-interval=0"
             ]),
             None
+        );
+    }
+
+    #[test]
+    fn the_watch_interval_is_not_negative() {
+        assert_eq!(
+            problem(&["--reloader.watch-interval=-1s"]).as_deref(),
+            Some("reloader.watch-interval must not be negative, got -1s")
         );
     }
 

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::{ConfigError, expand};
+use super::ConfigError;
 use crate::app::cli::{GlobalArgs, InlineYaml, ObjstoreArgs, OptionalPath, SidecarArgs};
+use crate::model::expand;
 
 /// Most bytes that a configuration file may have; a device or a data file named by mistake must
 /// not fill the memory.
@@ -118,7 +119,9 @@ impl<'a> PathOrContent<'a> {
         match self.expansion {
             Expansion::None => Ok(text),
             Expansion::Variables => {
-                expand(&text, variable).map_err(|source| ConfigError::Expand { flag, source })
+                let bytes_max = usize::try_from(DOCUMENT_BYTES_MAX).unwrap_or(usize::MAX);
+                expand(&text, variable, bytes_max)
+                    .map_err(|source| ConfigError::Expand { flag, source })
             }
         }
     }

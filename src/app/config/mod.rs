@@ -5,15 +5,15 @@
 
 mod checks;
 mod documents;
-mod expand;
 
 use std::io;
 use std::path::PathBuf;
 use std::string::FromUtf8Error;
 
+use crate::model::ExpandError;
+
 pub use checks::check;
 pub use documents::{Documents, PathOrContent};
-pub use expand::{ExpandError, expand};
 
 /// The flags parse, and yet nothing can be started with them.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,14 @@ pub enum ConfigError {
     /// A duration that must be longer than zero, because something happens that often.
     #[error("{flag} must be greater than 0, got {given}")]
     NotPositive {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        given: crate::model::GoDuration,
+    },
+    /// A duration that may be zero and not shorter.
+    #[error("{flag} must not be negative, got {given}")]
+    Negative {
         /// The flag.
         flag: &'static str,
         /// What was given.

@@ -29,7 +29,10 @@ pub(crate) use gate::{Gate, GateState, Reads};
 pub(crate) use grpc::{StoreApi, all_series, messages};
 pub(crate) use http::{get, post};
 pub(crate) use https::{Answer, HttpsClient, get_plain};
-pub(crate) use outrigger::{Outrigger, arguments_with_bucket, run_to_end, sidecar_arguments};
+pub(crate) use outrigger::{
+    Outrigger, arguments_with_bucket, outrigger_command, run_command_to_end, run_to_end,
+    sidecar_arguments,
+};
 pub(crate) use process::{Process, logfmt_value};
 pub(crate) use prometheus::{Prometheus, PrometheusSetup, promtool, promtool_accepts};
 pub(crate) use remote_proxy::{Harm, RemoteProxy};

@@ -152,9 +152,21 @@ impl Outrigger {
     }
 }
 
+/// The binary with these arguments, not started yet.
+pub(crate) fn outrigger_command<A: AsRef<OsStr>>(arguments: &[A]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    command
+}
+
 /// Runs the binary until it ends by itself; exit code and all that it wrote to either stream.
 pub(crate) fn run_to_end<A: AsRef<OsStr>>(arguments: &[A]) -> (i32, String) {
-    let mut process = Process::spawn("outrigger", Command::new(BINARY).args(arguments));
+    run_command_to_end(&mut outrigger_command(arguments))
+}
+
+/// As [`run_to_end`].
+pub(crate) fn run_command_to_end(command: &mut Command) -> (i32, String) {
+    let mut process = Process::spawn("outrigger", command);
     let status = process.wait();
     let code = status.code().unwrap_or_else(|| panic!("ended by {status}"));
     (code, process.log())

@@ -127,7 +127,27 @@ impl Prometheus {
         let config = data.with_extension("prometheus.yml");
         fs::write(&config, setup.config(None)).unwrap();
         fs::write(config.with_file_name(RULES_FILE), setup.rules).unwrap();
-        let mut command = Command::new(&programs().prometheus);
+        Self::run(&programs().prometheus, data, &config, setup)
+    }
+
+    /// As [`Self::start`], with a configuration that is there already, as a process of this name.
+    pub(crate) fn start_with_config(
+        name: &str,
+        data: &Path,
+        config: &Path,
+        setup: &PrometheusSetup,
+    ) -> Self {
+        // The kernel takes the name from the path.
+        let program = data.with_extension("program").join(name);
+        fs::create_dir(program.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&programs().prometheus, &program).unwrap();
+        let this = Self::run(&program, data, config, setup);
+        eventually("Prometheus is ready", || this.answers("/-/ready"));
+        this
+    }
+
+    fn run(program: &Path, data: &Path, config: &Path, setup: &PrometheusSetup) -> Self {
+        let mut command = Command::new(program);
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
@@ -151,7 +171,7 @@ impl Prometheus {
         Self {
             process,
             address,
-            config,
+            config: config.to_owned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `$(VAR)` in documents (contract `cli.md` §4).
+//! `$(VAR)` in documents (contract `cli.md` §4, `prometheus.md` §7.4).
 
 use std::ffi::OsString;
 
@@ -10,13 +10,38 @@ pub enum ExpandError {
     Unset {
         /// The variable.
         name: String,
+        /// The line of the reference, from 1.
+        line: usize,
     },
     /// Its value is no text, and the document is.
     #[error("environment variable {name:?} is not valid UTF-8")]
     NotText {
         /// The variable.
         name: String,
+        /// The line of the reference, from 1.
+        line: usize,
     },
+    /// With the values put in, the document is larger than it may be.
+    #[error("larger than {bytes_max} bytes once environment variable {name:?} is put in")]
+    TooLarge {
+        /// The variable whose value was too much.
+        name: String,
+        /// The line of the reference, from 1.
+        line: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl ExpandError {
+    /// The line of the reference at fault, from 1.
+    pub fn line(&self) -> usize {
+        match self {
+            Self::Unset { line, .. } | Self::NotText { line, .. } | Self::TooLarge { line, .. } => {
+                *line
+            }
+        }
+    }
 }
 
 /// Replaces each `$(NAME)`, where `NAME` is letters, digits and `_`, by the variable's value.
@@ -25,10 +50,12 @@ pub enum ExpandError {
 /// variable is not looked at again, and there is no escape.
 ///
 /// # Errors
-/// Where a variable is not set, or is set to something that is not UTF-8.
+/// Where a variable is not set, is set to something that is not UTF-8, or its value makes the
+/// document larger than `bytes_max`.
 pub fn expand(
     text: &str,
     variable: &dyn Fn(&str) -> Option<OsString>,
+    bytes_max: usize,
 ) -> Result<String, ExpandError> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -40,7 +67,16 @@ pub fn expand(
         let (name, behind) = after.split_at(end.unwrap_or(after.len()));
         match behind.strip_prefix(')') {
             Some(behind) if !name.is_empty() => {
-                expanded.push_str(&value(name, variable)?);
+                let line = || line_at(text, text.len() - reference.len());
+                let value = value(name, variable, line)?;
+                if expanded.len() + value.len() > bytes_max {
+                    return Err(ExpandError::TooLarge {
+                        name: name.to_owned(),
+                        line: line(),
+                        bytes_max,
+                    });
+                }
+                expanded.push_str(&value);
                 rest = behind;
             }
             _ => {
@@ -53,12 +89,24 @@ pub fn expand(
     Ok(expanded)
 }
 
-fn value(name: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<String, ExpandError> {
+/// The line of the byte at `offset`, from 1.
+fn line_at(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn value(
+    name: &str,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    line: impl Fn() -> usize,
+) -> Result<String, ExpandError> {
     let value = variable(name).ok_or_else(|| ExpandError::Unset {
         name: name.to_owned(),
+        line: line(),
     })?;
     value.into_string().map_err(|_| ExpandError::NotText {
         name: name.to_owned(),
+        line: line(),
     })
 }
 
@@ -67,6 +115,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::ffi::OsStringExt;
+
+    const BYTES_MAX: usize = 1000;
 
     fn environment(name: &str) -> Option<OsString> {
         match name {
@@ -100,7 +150,7 @@ mod tests {
             ("$(", "$("),
         ] {
             assert_eq!(
-                expand(text, &environment).as_deref(),
+                expand(text, &environment, BYTES_MAX).as_deref(),
                 Ok(expanded),
                 "{text}"
             );
@@ -109,31 +159,55 @@ mod tests {
 
     #[test]
     fn what_cannot_be_put_in_is_named() {
-        let error = expand("a: $(A)\nb: $(NOT_SET)", &environment).unwrap_err();
+        let text = "a: $(A)\nb: $(NOT_SET)\n";
+        let error = expand(text, &environment, BYTES_MAX).unwrap_err();
+        assert_eq!(error.line(), 2);
         assert_eq!(
             error.to_string(),
             "found reference to unset environment variable \"NOT_SET\""
         );
-        let error = expand("$(BYTES)", &environment).unwrap_err();
+        let error = expand("$(BYTES)", &environment, BYTES_MAX).unwrap_err();
+        assert_eq!(error.line(), 1);
         assert_eq!(
             error.to_string(),
             "environment variable \"BYTES\" is not valid UTF-8"
         );
     }
 
+    #[test]
+    fn a_text_grows_to_the_limit_and_no_further() {
+        assert_eq!(expand("$(A)", &environment, 5).as_deref(), Ok("alpha"));
+        let error = expand("\n\n$(A)$(A)", &environment, 11).unwrap_err();
+        let name = "A".to_owned();
+        let (line, bytes_max) = (3, 11);
+        assert_eq!(
+            error,
+            ExpandError::TooLarge {
+                name,
+                line,
+                bytes_max
+            }
+        );
+        assert_eq!(error.line(), 3);
+    }
+
     proptest! {
         #[test]
         fn text_without_references_is_untouched(text in "[^$]{0,40}|\\$[^(]{0,20}") {
-            prop_assert_eq!(expand(&text, &environment), Ok(text));
+            prop_assert_eq!(expand(&text, &environment, BYTES_MAX), Ok(text));
         }
 
         #[test]
         fn any_text_expands_or_names_a_variable(text in "([$()A_\\PC]|\\$\\(A\\)){0,40}") {
-            match expand(&text, &environment) {
+            match expand(&text, &environment, BYTES_MAX) {
                 Ok(expanded) => prop_assert!(!expanded.contains("$(A)") || text.contains("$(")),
-                Err(ExpandError::Unset { name } | ExpandError::NotText { name }) => {
+                Err(error) => {
+                    let (ExpandError::Unset { name, line }
+                    | ExpandError::NotText { name, line }
+                    | ExpandError::TooLarge { name, line, .. }) = error;
                     let reference = format!("$({name})");
-                    prop_assert!(text.contains(&reference));
+                    let named = text.split('\n').nth(line - 1).unwrap();
+                    prop_assert!(named.contains(&reference));
                 }
             }
         }
