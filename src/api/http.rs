@@ -1,14 +1,16 @@
-//! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`).
+//! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`), and the status
+//! page, which the reference does not have.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use prometheus_client::registry::Registry;
 
+use super::StatusSources;
 use super::metrics::{Exposition, Format, accepts_gzip, compressed, render};
 use crate::lifecycle::Probe;
 
@@ -19,6 +21,16 @@ const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 pub struct Endpoints {
     probe: Probe,
     registry: Arc<Registry>,
+    status: Option<Arc<StatusSources>>,
+}
+
+/// What a path leads to.
+enum Endpoint<'a> {
+    Healthy,
+    Ready,
+    Metrics,
+    Page(&'a StatusSources),
+    Document(&'a StatusSources),
 }
 
 // === impl Endpoints ===
@@ -26,36 +38,52 @@ pub struct Endpoints {
 impl Endpoints {
     /// Endpoints for this probe and these metrics.
     pub fn new(probe: Probe, registry: Arc<Registry>) -> Self {
-        Self { probe, registry }
+        Self {
+            probe,
+            registry,
+            status: None,
+        }
+    }
+
+    /// The same with the status page and its document.
+    pub fn with_status(mut self, sources: StatusSources) -> Self {
+        self.status = Some(Arc::new(sources));
+        self
     }
 
     /// The handler for `net::http::HttpServer`.
     pub fn handler<B>(
         self,
     ) -> impl Fn(Request<B>) -> Ready<Response<Full<Bytes>>> + Clone + Send + 'static {
-        move |request| ready(self.answer(request.method(), request.uri().path(), request.headers()))
+        move |request| ready(self.answer(request.method(), request.uri(), request.headers()))
     }
 
     /// The answer to one request. The body of an answer to HEAD is left out by the server.
-    pub fn answer(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Response<Full<Bytes>> {
-        if !matches!(path, "/-/healthy" | "/-/ready" | "/metrics") {
-            return text(StatusCode::NOT_FOUND, "404 page not found\n");
-        }
+    pub fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let status = self.status.as_deref();
+        let endpoint = match (uri.path(), status) {
+            ("/-/healthy", _) => Endpoint::Healthy,
+            ("/-/ready", _) => Endpoint::Ready,
+            ("/metrics", _) => Endpoint::Metrics,
+            ("/", Some(status)) => Endpoint::Page(status),
+            ("/api/v1/status", Some(status)) => Endpoint::Document(status),
+            _ => return text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        };
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
             refused.headers_mut().insert(ALLOW, allowed);
             return refused;
         }
-        match path {
-            "/-/healthy" => probed(self.probe.is_healthy()),
-            "/-/ready" => probed(self.probe.is_ready()),
-            _ => self.metrics(headers),
+        match endpoint {
+            Endpoint::Healthy => probed(self.probe.is_healthy()),
+            Endpoint::Ready => probed(self.probe.is_ready()),
+            Endpoint::Metrics => self.metrics(headers),
+            Endpoint::Page(status) => status.page(uri.query()),
+            Endpoint::Document(status) => status.document().unwrap_or_else(|error| {
+                tracing::error!(err = %error, "telling the status failed");
+                text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n"))
+            }),
         }
     }
 

@@ -5,6 +5,7 @@ mod http;
 mod metrics;
 mod process;
 mod request_logging;
+mod status;
 mod web;
 
 pub use grpc::{GrpcDependencies, GrpcServices, THANOS_METHODS};
@@ -12,4 +13,5 @@ pub use http::Endpoints;
 pub use metrics::{Exposition, ExpositionError, Format, render};
 pub use process::{BuildInfo, ProcessCollector};
 pub use request_logging::{RequestLoggingError, request_log};
+pub use status::{IoReading, ShippingSource, StatusSources};
 pub use web::{WebAccess, WebConfigError, WebDocumentError};

@@ -1,6 +1,6 @@
 //! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
 //! the clock, an error's chain, the YAML of small documents and the variables in them, what a
-//! reloader tells of itself.
+//! reloader, the shipper and the disk tell of themselves.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
 //! it; everything else belongs to the module that owns the behaviour.
@@ -14,6 +14,7 @@ mod expand;
 mod labels;
 mod matcher;
 mod reload;
+mod status;
 mod time;
 mod time_or_duration;
 
@@ -26,5 +27,9 @@ pub use expand::{ExpandError, expand};
 pub use labels::{ExternalLabels, Labels};
 pub use matcher::{MatchOp, Matcher, Selector};
 pub use reload::{ReloadFailure, ReloadStatus};
+pub use status::{
+    BlockState, IoStatus, SHIPPING_BLOCKS_NAMED_MAX, SHIPPING_FAILURES_MAX, ShippedBlock,
+    ShippingBlock, ShippingCounts, ShippingFailure, ShippingStanding, ShippingStatus, UploadStatus,
+};
 pub use time::{TimeRange, TimestampMs};
 pub use time_or_duration::TimeOrDuration;

@@ -24,7 +24,7 @@ use super::flags::{self, FlagError, FlagExpectations, MIN_BLOCK_DURATION_USUAL, 
 use super::gauges::Gauges;
 use super::labels::WindowError;
 use super::metrics::PeerMetrics;
-use super::state::{PeerState, PeerWatch};
+use super::state::{PeerFailure, PeerState, PeerWatch};
 use super::storage::{ListedBlocks, PeerStorage, Untold};
 use crate::lifecycle::{Drain, Probe};
 use crate::model::{Clock, ErrorChain, ExternalLabels, PromDuration, TimeOrDuration, TimestampMs};
@@ -442,6 +442,7 @@ impl Heartbeat {
         self.metrics.up.set(0);
         self.note_replay(replaying);
         if !replaying {
+            self.note_failure(error);
             self.probe.not_ready(&ErrorChain(error));
             tracing::warn!(
                 step = what, err = %ErrorChain(error),
@@ -464,6 +465,18 @@ impl Heartbeat {
                 "Prometheus is starting, its progress is not known"
             ),
         }
+    }
+
+    /// For a status page, which asks for it; whoever waits for news has no use for it.
+    fn note_failure(&self, error: &StartError) {
+        let failure = PeerFailure {
+            at: self.config.clock.now(),
+            error: ErrorChain(error).to_string(),
+        };
+        self.state.send_if_modified(|state| {
+            state.last_failure = Some(failure);
+            false
+        });
     }
 
     fn note_replay(&self, replaying: bool) {

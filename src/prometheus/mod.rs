@@ -44,6 +44,6 @@ pub use remote_read::{
     FRAME_BYTES_MAX, FloatSample, FrameError, FrameErrorKind, RemoteChunk, RemoteQuery, RemoteRead,
     RemoteSeries, SAMPLES_BYTES_MAX, SAMPLES_SERIES_MAX, SamplesError,
 };
-pub use state::{LabelsError, PeerState, PeerWatch, await_labels};
+pub use state::{LabelsError, PeerFailure, PeerState, PeerWatch, await_labels};
 pub use storage::{ListedBlocks, LoadedBlocks, PeerStorage};
 pub use url::{BaseUrl, InvalidUrl};

@@ -31,9 +31,21 @@ pub struct PeerState {
     pub flags_accepted: bool,
     /// Whether Prometheus is alive and replays its write-ahead log.
     pub replaying: bool,
+    /// The last heartbeat that failed, also where later ones succeeded. A new one alone wakes
+    /// nobody.
+    pub last_failure: Option<PeerFailure>,
     /// What storage Prometheus had when it last told; `None` until then, and where it did not tell
     /// twice in a row though it was up.
     pub storage: Option<PeerStorage>,
+}
+
+/// A heartbeat that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerFailure {
+    /// When.
+    pub at: TimestampMs,
+    /// The error and its causes, in one line. Without credentials.
+    pub error: String,
 }
 
 /// The heartbeat's outputs.
@@ -89,6 +101,7 @@ impl PeerState {
             loaded: false,
             flags_accepted: false,
             replaying: false,
+            last_failure: None,
             storage: None,
         }
     }

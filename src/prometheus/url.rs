@@ -1,5 +1,6 @@
 //! URLs of Prometheus: the base from the command line, the paths under it, redirect targets.
 
+use std::fmt;
 use std::str::FromStr;
 
 use http::uri::{Authority, Scheme, Uri};
@@ -52,6 +53,13 @@ impl BaseUrl {
                 password: SecretSource::Inline(password.clone()),
             },
         }
+    }
+}
+
+/// Without credentials.
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
     }
 }
 

@@ -5,6 +5,7 @@
 //! leaves a state from which the same steps lead to the same bucket. The shipper does not know
 //! Prometheus: external labels arrive as a `watch::Receiver`.
 
+mod bulletin;
 mod clear;
 mod decide;
 mod error;

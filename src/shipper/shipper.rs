@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::bulletin::Bulletin;
 use super::record::Ledger;
 use super::schedule::Schedule;
 use super::source::HashFunc;
@@ -15,7 +16,7 @@ use super::verdict::Verdicts;
 use super::{Policy, ShipperMetrics};
 use crate::disk::{Containment, Dir, DirWatch, DiskEngine, DiskError, EntryKind, Faults};
 use crate::lifecycle::Drain;
-use crate::model::{BlockId, Clock, ErrorChain, ExternalLabels};
+use crate::model::{BlockId, Clock, ErrorChain, ExternalLabels, ShippingStanding, ShippingStatus};
 use crate::objstore::Bucket;
 
 /// How often a data directory is asked for that another process has.
@@ -57,6 +58,8 @@ pub struct Dependencies {
     pub clock: Clock,
     /// What is counted.
     pub metrics: ShipperMetrics,
+    /// Where it is told how it stands.
+    pub status: watch::Sender<ShippingStatus>,
     /// Faults to inject into the data directory.
     pub faults: Faults,
 }
@@ -85,6 +88,7 @@ pub struct Shipper {
     pub(super) labels: watch::Receiver<ExternalLabels>,
     pub(super) clock: Clock,
     pub(super) metrics: ShipperMetrics,
+    pub(super) bulletin: Bulletin,
     pub(super) verdicts: Verdicts,
     pub(super) schedule: Schedule,
 }
@@ -116,6 +120,7 @@ impl Shipper {
             labels,
             clock,
             metrics,
+            status,
             faults,
         } = dependencies;
         let data = Dir::open_with_faults(&config.data_dir, Containment::Beneath, faults).await?;
@@ -144,6 +149,7 @@ impl Shipper {
             labels,
             clock,
             metrics,
+            bulletin: Bulletin::new(status),
             verdicts: Verdicts::default(),
             schedule: Schedule::new(config.upload_jitter, config.jitter_seed),
         })
@@ -155,6 +161,7 @@ impl Shipper {
         if drain.unless_started(self.own()).await.is_none() {
             return;
         }
+        self.bulletin.standing(ShippingStanding::Running);
         let mut watch = self.watch();
         let mut ticks = tokio::time::interval(SYNC_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,6 +199,7 @@ impl Shipper {
                 self.ledger.reload().await;
             } else {
                 if !is_told {
+                    self.bulletin.standing(ShippingStanding::OtherOwner);
                     tracing::warn!(
                         path = %self.data.path().display(),
                         "another process ships from this data directory; waiting until it ends"

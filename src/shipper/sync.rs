@@ -17,8 +17,12 @@ use super::shipper::Shipper;
 use super::stage::{BlockFiles, BlockFilesError, Fingerprint};
 use super::upload::{BlockUpload, UploadError, is_published};
 use crate::disk::DiskError;
-use crate::model::{BlockId, ErrorChain};
+use crate::model::{BlockId, ErrorChain, ShippedBlock};
 use crate::objstore::BucketError;
+
+/// What to do about a block that can't be read.
+const UNREADABLE_REMEDY: &str = "make the file readable for outrigger; younger blocks wait for it, \
+    unless corrupted blocks are skipped";
 
 /// Why one pass over the directory ended early.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +90,7 @@ struct Pass {
 }
 
 impl SyncError {
-    fn remedy(&self) -> Option<&'static str> {
+    pub(super) fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Upload { source, .. } => source.remedy(),
             Self::Exists(error) => error.remedy(),
@@ -103,6 +107,7 @@ impl Shipper {
     /// One pass: ships what is there, keeps the ledger, counts.
     pub(super) async fn sync(&mut self) -> SyncReport {
         let report = self.pass().await;
+        self.bulletin.looked(self.clock.now());
         let metrics = &self.metrics;
         metrics
             .held_back_now
@@ -112,6 +117,7 @@ impl Shipper {
             .set(i64::try_from(self.verdicts.count()).unwrap_or(i64::MAX));
         if let Some(error) = &report.error {
             metrics.dir_sync_failures.inc();
+            self.post(error);
             tracing::warn!(
                 err = %ErrorChain(error), remedy = error.remedy(), uploaded = report.shipped,
                 held_back = report.held_back, "shipping stopped early; trying again soon"
@@ -151,10 +157,12 @@ impl Shipper {
         let mut pass = Pass::default();
         self.judge_unreadable(&scan, &mut pass).await;
         self.forget_gone(&scan);
+        self.publish_blocks(&scan, pass.held_back_by);
         let outcome = self.ship_all(&scan, &mut pass).await;
         self.clear_staging(&scan).await;
         self.ledger.write(&scan.present()).await;
         self.clear_resume(&scan).await;
+        self.publish_blocks(&scan, pass.held_back_by);
         let held_back_by = pass.held_back_by.map(|block| SyncError::Metadata { block });
         SyncReport {
             error: outcome.err().or(held_back_by),
@@ -176,6 +184,7 @@ impl Shipper {
             if pass.report.shipped > shipped {
                 // Prometheus must learn at once that it may compact the block.
                 self.ledger.write(&present).await;
+                self.publish_blocks(scan, pass.held_back_by);
             }
         }
         Ok(())
@@ -343,7 +352,7 @@ impl Shipper {
             );
         }
         let started = Instant::now();
-        let progress = Progress::new(id, files.size_bytes(), &self.metrics);
+        let progress = Progress::new(id, files.size_bytes(), &self.metrics, &self.bulletin);
         let resume = Resume::open(&self.data, id, progress.clone()).await;
         let upload = BlockUpload {
             bucket: &*self.bucket,
@@ -368,6 +377,12 @@ impl Shipper {
         self.ledger.insert(id);
         self.verdicts.close(id);
         self.metrics.uploads.inc();
+        self.bulletin.shipped(ShippedBlock {
+            id,
+            at: self.clock.now(),
+            size_bytes: bytes,
+            took: started.elapsed(),
+        });
         tracing::info!(
             block = %id, mint = files.meta.min_time.0, maxt = files.meta.max_time.0, bytes,
             seconds = started.elapsed().as_secs_f64(), "uploaded block"
@@ -408,6 +423,7 @@ impl Shipper {
             %block, err = reason, directory = %self.data.path().join(origin.path(block)).display(),
             remedy, "a block is corrupted and will not be published"
         );
+        self.post_failure(Some(block), reason.to_owned(), Some(remedy));
         if self.verdicts.condemn(block, fingerprint) {
             self.metrics.corrupted_blocks.inc();
         }
@@ -439,6 +455,8 @@ impl Shipper {
                     %block, err = %ErrorChain(&source), remedy = source.remedy(),
                     "shipping failed, going on with the next block"
                 );
+                let err = ErrorChain(&source).to_string();
+                self.post_failure(Some(block), err, source.remedy());
                 // Links keep the disk space of what Prometheus deletes: one block's at most.
                 if report.failed > 0 && candidate.origin == Origin::DataDir {
                     self.unstage(block).await;
@@ -463,12 +481,9 @@ impl Shipper {
             } else if error.is_proven() {
                 self.judge_files(*id, error, &mut pass.report).await;
             } else if !self.policy.skip_corrupted || self.verdicts.pass_over(*id) {
-                tracing::error!(
-                    block = %id, err = %ErrorChain(error),
-                    remedy = "make the file readable for outrigger; younger blocks wait for it, \
-                        unless corrupted blocks are skipped",
-                    "a block can't be read"
-                );
+                let err = ErrorChain(error).to_string();
+                tracing::error!(block = %id, err, remedy = UNREADABLE_REMEDY, "a block can't be read");
+                self.post_failure(Some(*id), err, Some(UNREADABLE_REMEDY));
                 if self.policy.skip_corrupted {
                     self.metrics.corrupted_blocks.inc();
                 } else if self.policy.allow_out_of_order {

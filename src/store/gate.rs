@@ -81,6 +81,23 @@ impl Gate {
         Ok(Running { _permit: permit })
     }
 
+    /// How many calls run now.
+    pub fn running(&self) -> usize {
+        self.running_max
+            .saturating_sub(self.running.available_permits())
+    }
+
+    /// How many calls wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting_max
+            .saturating_sub(self.waiting.available_permits())
+    }
+
+    /// How many calls may run.
+    pub fn running_max(&self) -> usize {
+        self.running_max
+    }
+
     fn refusal(&self) -> StoreError {
         StoreError::TooManyCalls {
             what: self.what,
@@ -108,6 +125,7 @@ mod tests {
         for call in &mut waiting {
             assert!(poll_immediate(call).await.is_none());
         }
+        assert_eq!((gate.running(), gate.waiting()), (2, WAITING_CALLS_MAX));
         let error = gate.enter().await.unwrap_err();
         assert!(
             error.to_string().contains("series): 2 run and 512 wait"),

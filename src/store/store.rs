@@ -112,6 +112,11 @@ impl<U: Upstream> Store<U> {
         source
     }
 
+    /// The gate of Series calls.
+    pub fn series_calls(&self) -> &Gate {
+        &self.gate
+    }
+
     /// The gate of calls that hold an answer of Prometheus' as a whole; LabelNames and LabelValues
     /// pass it here, and whoever else asks such questions shares it by a clone.
     pub fn whole_answers(&self) -> &Gate {

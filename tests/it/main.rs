@@ -23,6 +23,7 @@ mod s3;
 mod shipping;
 mod shutdown;
 mod startup;
+mod status;
 mod store;
 mod support;
 mod web;

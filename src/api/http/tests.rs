@@ -26,7 +26,7 @@ async fn get(
             HeaderValue::from_static(value),
         )
     });
-    let response = endpoints.answer(&Method::GET, path, &headers.collect());
+    let response = endpoints.answer(&Method::GET, &path.parse().unwrap(), &headers.collect());
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (parts.status, parts.headers, body.to_vec())

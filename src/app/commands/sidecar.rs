@@ -1,6 +1,6 @@
 //! `outrigger sidecar`: builds the parts and runs them.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -9,49 +9,39 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::Instant;
 
 use grpc::GrpcPart;
+use reloader::ReloaderPart;
+use shipping::{ShipperPart, ship};
 
 use super::CommandError;
 use crate::api::{BuildInfo, Endpoints, ProcessCollector, WebAccess, request_log};
 use crate::app::Environment;
-use crate::app::cli::{self, GlobalArgs, HttpArgs, IoArgs, ShipperArgs, SidecarArgs};
+use crate::app::cli::{GlobalArgs, HttpArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
-use crate::disk::{BufferPool, DiskEngine, Faults, register_engine_info};
-use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
+use crate::lifecycle::{Probe, ProbeMetrics, Signals, Supervisor};
 use crate::model::Clock;
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
-use crate::objstore::{self, BucketConfig, BucketDependencies, Pace, RequestStats};
+use crate::objstore::BucketConfig;
 use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
-    PeerWatch, await_labels,
+    PeerWatch,
 };
 use crate::reloader::Reloader;
-use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
 
 mod grpc;
 mod reloader;
+mod shipping;
+mod status;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
 const WORKERS_MAX: usize = 2;
 
 /// Threads for file operations, which block.
 const BLOCKING_THREADS_MAX: usize = 16;
-
-/// Parts of files in flight where the flag does not say.
-const UPLOAD_CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
-
-/// More at a time only take buffers from each other.
-const UPLOAD_CONCURRENCY_MAX: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
-
-/// Segments of a block that are read and verified at a time. The parts of one keep a bucket busy;
-/// a second one fills the gap at its end, and each needs buffers of its own.
-const FILES_AT_A_TIME_MAX: usize = 2;
-
-/// How often a data directory that is not there is looked for.
-const DATA_DIR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs until a signal or the first part's end.
 ///
@@ -87,7 +77,7 @@ struct Parts {
     probe: Probe,
     heartbeat: Heartbeat,
     peer: PeerWatch,
-    shipper: Option<(ShipperConfig, Dependencies)>,
+    shipper: Option<ShipperPart>,
     grpc: GrpcPart,
     ready_timeout: Duration,
     grace: Duration,
@@ -97,6 +87,7 @@ struct Parts {
 struct Settings {
     current_dir: PathBuf,
     bucket: Option<BucketConfig>,
+    prometheus: BaseUrl,
     client: Client,
     access: WebAccess,
     request_log: RequestLog,
@@ -109,9 +100,11 @@ fn prepare(
 ) -> anyhow::Result<(tokio::runtime::Runtime, Parts)> {
     let documents = Documents::load(global, sidecar, &*environment.variable)?;
     let current_dir = current_dir()?;
+    let prometheus = BaseUrl::try_from(sidecar.prometheus.url.uri())?;
     let settings = Settings {
         bucket: bucket_config(&documents.objstore, &current_dir)?,
-        client: client(sidecar, &documents.prometheus_http_client)?,
+        client: client(prometheus.clone(), &documents.prometheus_http_client)?,
+        prometheus,
         access: access(&sidecar.http)?,
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
         current_dir,
@@ -129,10 +122,12 @@ async fn build(
     let Settings {
         current_dir,
         bucket,
+        prometheus,
         client,
         access,
         request_log,
     } = settings;
+    let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
     let mut registry = Registry::default();
@@ -153,7 +148,10 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
-    let reloader = reloader::build(
+    let ReloaderPart {
+        reloader,
+        status: reload_status,
+    } = reloader::build(
         &sidecar.reloader,
         environment,
         client.clone(),
@@ -162,7 +160,7 @@ async fn build(
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log);
     let shipper = match bucket {
-        Some(config) => Some(shipper(
+        Some(config) => Some(shipping::build(
             sidecar,
             environment,
             &config,
@@ -174,10 +172,20 @@ async fn build(
             None
         }
     };
+    let sources = status::sources(status::Shown {
+        environment,
+        started,
+        prometheus: &prometheus,
+        peer: &peer,
+        probe: &probe,
+        grpc: &grpc,
+        shipper: shipper.as_ref(),
+        reloader: reload_status,
+    });
     Ok(Parts {
         signals,
         reloader,
-        endpoints: Endpoints::new(probe.clone(), Arc::new(registry)),
+        endpoints: Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources),
         http,
         access,
         probe,
@@ -188,93 +196,6 @@ async fn build(
         ready_timeout: sidecar.prometheus.ready_timeout.to_std_or_zero(),
         grace: sidecar.http.grace_period.to_std(),
     })
-}
-
-fn shipper(
-    sidecar: &SidecarArgs,
-    environment: &Environment,
-    config: &BucketConfig,
-    peer: &PeerWatch,
-    registry: &mut Registry,
-) -> anyhow::Result<(ShipperConfig, Dependencies)> {
-    let ShipperArgs {
-        hash_func,
-        upload_concurrency,
-        upload_jitter,
-        max_rate,
-        meta_file_name,
-        ..
-    } = &sidecar.shipper;
-    let clock = &environment.clock;
-    let jitter_seed = u64::try_from(clock.now_ns()).unwrap_or_default();
-    let parts_in_flight = concurrency(*upload_concurrency);
-    let engine = disk_engine(&sidecar.io, registry)?;
-    let bucket = BucketDependencies {
-        engine: engine.clone(),
-        registry,
-        clock: clock.clone(),
-        jitter_seed,
-        variable: Arc::clone(&environment.variable),
-        parts_in_flight,
-        // Half of the buffers, as others need some, too.
-        body_bytes_max: engine.pool().capacity_bytes() as u64 / 2,
-        pace: max_rate
-            .and_then(|rate| NonZeroU64::new(rate.bytes()))
-            .map(Pace::new),
-        payload_signing: sidecar.s3.payload_signing,
-        requests: RequestStats::default(),
-    };
-    let dependencies = Dependencies {
-        bucket: objstore::build(config, bucket)?,
-        engine,
-        labels: peer.labels.clone(),
-        clock: clock.clone(),
-        metrics: ShipperMetrics::register(registry),
-        faults: Faults::default(),
-    };
-    let config = ShipperConfig {
-        data_dir: sidecar.tsdb.path.clone(),
-        ledger_name: meta_file_name.clone(),
-        policy: Policy {
-            upload_compacted: sidecar.shipper.upload_compacted,
-            allow_out_of_order: sidecar.shipper.allow_out_of_order_uploads,
-            skip_corrupted: sidecar.shipper.skip_corrupted_blocks,
-        },
-        hash_func: match hash_func {
-            cli::HashFunc::None => HashFunc::None,
-            cli::HashFunc::Sha256 => HashFunc::Sha256,
-        },
-        upload_concurrency: parts_in_flight.get().min(FILES_AT_A_TIME_MAX),
-        upload_jitter: upload_jitter.to_std_or_zero(),
-        jitter_seed,
-    };
-    Ok((config, dependencies))
-}
-
-fn disk_engine(io: &IoArgs, registry: &mut Registry) -> anyhow::Result<DiskEngine> {
-    let engine = DiskEngine::build(io.engine, BufferPool::new(io.buffers))?;
-    let info = engine.info();
-    tracing::info!(
-        engine = info.engine, reason = %info.reason, buffers = io.buffers,
-        "disk engine"
-    );
-    register_engine_info(info, registry);
-    Ok(engine)
-}
-
-/// How many parts may be in flight; zero and below mean the default.
-fn concurrency(asked: i64) -> NonZeroUsize {
-    let asked = usize::try_from(asked).ok().and_then(NonZeroUsize::new);
-    let asked = asked.unwrap_or(UPLOAD_CONCURRENCY_DEFAULT);
-    if asked > UPLOAD_CONCURRENCY_MAX {
-        tracing::warn!(
-            flag = "shipper.upload-concurrency",
-            asked,
-            used = UPLOAD_CONCURRENCY_MAX,
-            "more at a time would only cost memory"
-        );
-    }
-    asked.min(UPLOAD_CONCURRENCY_MAX)
 }
 
 fn bucket_config(
@@ -291,14 +212,14 @@ fn bucket_config(
     Ok(Some(config))
 }
 
-fn client(sidecar: &SidecarArgs, http_client_yaml: &str) -> anyhow::Result<Client> {
+fn client(url: BaseUrl, http_client_yaml: &str) -> anyhow::Result<Client> {
     let (http_client, unknown) = HttpClientConfig::parse(http_client_yaml)
         .context("parsing Prometheus HTTP client config")?;
     for key in unknown {
         tracing::warn!(flag = "prometheus.http-client", "{key}");
     }
     let config = crate::prometheus::Config {
-        url: BaseUrl::try_from(sidecar.prometheus.url.uri())?,
+        url,
         http_client,
         thanos_version: version::STANDS_IN_FOR.to_owned(),
     };
@@ -452,48 +373,6 @@ impl Parts {
         told.await?;
         Ok(ended?)
     }
-}
-
-/// Ships once there are labels to ship with. The data directory is opened and its ledger written
-/// before that; one that is not there may still be made by a Prometheus that starts for the first
-/// time, so it is waited for as long as there are no labels either.
-async fn ship(
-    (config, dependencies): (ShipperConfig, Dependencies),
-    peer: PeerWatch,
-    ready_timeout: Duration,
-    drain: Drain,
-) -> anyhow::Result<()> {
-    let open = || Shipper::open(config.clone(), dependencies.clone());
-    let starting = async {
-        let labels = await_labels(peer.state, ready_timeout);
-        let opened = async {
-            loop {
-                match open().await {
-                    Err(error) if error.is_not_found() => {
-                        tokio::time::sleep(DATA_DIR_INTERVAL).await
-                    }
-                    outcome => return outcome,
-                }
-            }
-        };
-        tokio::pin!(labels);
-        tokio::select! {
-            shipper = opened => {
-                let shipper = shipper?;
-                anyhow::Ok((shipper, labels.await?))
-            }
-            labels = &mut labels => {
-                let labels = labels?;
-                Ok((open().await?, labels))
-            }
-        }
-    };
-    if let Some(started) = drain.unless_started(starting).await {
-        let (shipper, labels) = started?;
-        tracing::info!(labels = %labels.0, "shipping blocks with these external labels");
-        shipper.run(drain).await;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use std::num::NonZeroU64;
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::disk::Containment;
 use crate::objstore::{PartPlan, SentPart};
 use crate::shipper::ShipperMetrics;
+use crate::shipper::bulletin::Bulletin;
 
 struct Fixture {
     scratch: tempfile::TempDir,
@@ -31,7 +34,8 @@ impl Fixture {
 
     /// As another process would.
     async fn open(&self) -> Resume {
-        let progress = Progress::new(self.block, 9, &ShipperMetrics::default());
+        let bulletin = Bulletin::new(watch::Sender::default());
+        let progress = Progress::new(self.block, 9, &ShipperMetrics::default(), &bulletin);
         Resume::open(&self.data, self.block, progress).await
     }
 

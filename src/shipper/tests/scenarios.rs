@@ -651,6 +651,7 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
         labels: scene.labels.subscribe(),
         clock: crate::model::Clock::fixed(0),
         metrics: crate::shipper::ShipperMetrics::default(),
+        status: scene.status.clone(),
         faults: Faults::none(),
     };
     let error = Shipper::open(config, dependencies).await.unwrap_err();

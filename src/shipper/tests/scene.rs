@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::disk::{BufferPool, DiskEngine, Faults};
-use crate::model::{BlockId, Clock, ExternalLabels, Labels, TimeRange, TimestampMs};
+use crate::model::{
+    BlockId, Clock, ExternalLabels, Labels, ShippingStatus, TimeRange, TimestampMs,
+};
 use crate::objstore::{Bucket, FilesystemBucket};
 use crate::shipper::{
     Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperError, ShipperMetrics,
@@ -30,6 +32,7 @@ pub(super) struct Scene {
     pub(super) hash_func: HashFunc,
     pub(super) concurrency: usize,
     pub(super) jitter: Duration,
+    pub(super) status: watch::Sender<ShippingStatus>,
 }
 
 /// The ULID of the block of slot `slot`: later slots are younger.
@@ -94,6 +97,7 @@ impl Scene {
             hash_func: HashFunc::None,
             concurrency: 1,
             jitter: Duration::ZERO,
+            status: watch::Sender::default(),
         }
     }
 
@@ -205,6 +209,7 @@ impl Scene {
             labels: self.labels.subscribe(),
             clock: Clock::fixed(NOW_NS),
             metrics: ShipperMetrics::default(),
+            status: self.status.clone(),
             faults,
         };
         Shipper::open(config, dependencies).await

@@ -14,7 +14,7 @@ use crate::lifecycle::{Drain, Probe};
 use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, RequestLog};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
-use crate::store::{self, BlockMetrics, BlockSet, RequestLimits, Store};
+use crate::store::{self, BlockMetrics, BlockSet, Gate, RequestLimits, Store};
 
 /// The gRPC server and what it serves, not yet listening.
 pub(super) struct GrpcPart {
@@ -23,6 +23,8 @@ pub(super) struct GrpcPart {
     metrics: GrpcMetrics,
     services: GrpcServices,
     blocks: Option<BlockSet>,
+    series_calls: Gate,
+    list_calls: Gate,
     state: watch::Receiver<PeerState>,
     grace: Duration,
 }
@@ -58,6 +60,8 @@ impl GrpcPart {
         });
         let config = store_config(&sidecar.store);
         let store = Store::over_prometheus(config, client.clone(), peer, blocks.clone(), registry);
+        let series_calls = store.series_calls().clone();
+        let list_calls = store.whole_answers().clone();
         let jitter_seed = u64::try_from(environment.clock.now_ns()).unwrap_or_default();
         Ok(Self {
             address: address.clone(),
@@ -76,6 +80,8 @@ impl GrpcPart {
                 store,
             }),
             blocks,
+            series_calls,
+            list_calls,
             state: peer.state.clone(),
             grace: grace_period.to_std_or_zero(),
         })
@@ -90,6 +96,16 @@ impl GrpcPart {
     /// What has to be followed, so that local blocks can answer.
     pub(super) fn blocks(&self) -> Option<BlockSet> {
         self.blocks.clone()
+    }
+
+    /// How many Series calls run.
+    pub(super) fn series_calls(&self) -> &Gate {
+        &self.series_calls
+    }
+
+    /// How many calls for labels and other lists run.
+    pub(super) fn list_calls(&self) -> &Gate {
+        &self.list_calls
     }
 
     /// How long calls under way may go on at the end.

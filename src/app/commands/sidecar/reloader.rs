@@ -3,11 +3,20 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::app::Environment;
 use crate::app::cli::{ReloadMethod, ReloaderArgs};
+use crate::model::ReloadStatus;
 use crate::prometheus::Client;
 use crate::reloader::{Dependencies, Files, Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
+
+/// A reloader that has not begun, and how it stands.
+pub(super) struct ReloaderPart {
+    pub(super) reloader: Reloader,
+    /// `None` where there is nothing to watch.
+    pub(super) status: Option<watch::Receiver<ReloadStatus>>,
+}
 
 /// Builds it; without files to watch it does nothing, and its metrics are there all the same.
 pub(super) fn build(
@@ -15,7 +24,7 @@ pub(super) fn build(
     environment: &Environment,
     client: Client,
     registry: &mut Registry,
-) -> Reloader {
+) -> ReloaderPart {
     let clock = environment.clock.clone();
     let trigger = match args.method {
         ReloadMethod::Http => Trigger::Http(client),
@@ -34,6 +43,7 @@ pub(super) fn build(
         watch_interval: args.watch_interval.to_std_or_zero(),
         retry_interval: args.retry_interval.to_std_or_zero(),
     };
+    let watches = !config.files.is_empty();
     let metrics = ReloaderMetrics::register(trigger.method(), registry);
     let dependencies = Dependencies {
         trigger,
@@ -41,5 +51,9 @@ pub(super) fn build(
         clock,
         metrics,
     };
-    Reloader::new(config, dependencies)
+    let reloader = Reloader::new(config, dependencies);
+    ReloaderPart {
+        status: watches.then(|| reloader.status()),
+        reloader,
+    }
 }
