@@ -1,5 +1,5 @@
-//! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`), and the status
-//! page, which the reference does not have.
+//! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`), and the
+//! status page, which the reference does not have.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;

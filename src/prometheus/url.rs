@@ -218,6 +218,7 @@ mod tests {
         let base: BaseUrl = "http://user:pass@h/".parse().unwrap();
         assert_eq!(base.join("/x", "").unwrap().to_string(), "http://h/x");
         assert!(!format!("{base:?}").contains("pass"));
+        assert_eq!(base.to_string(), "http://h/");
         let Authorization::Basic { username, .. } = base.authorization() else {
             panic!("{:?}", base.authorization());
         };

@@ -482,8 +482,9 @@ impl Shipper {
                 self.judge_files(*id, error, &mut pass.report).await;
             } else if !self.policy.skip_corrupted || self.verdicts.pass_over(*id) {
                 let err = ErrorChain(error).to_string();
-                tracing::error!(block = %id, err, remedy = UNREADABLE_REMEDY, "a block can't be read");
-                self.post_failure(Some(*id), err, Some(UNREADABLE_REMEDY));
+                let remedy = UNREADABLE_REMEDY;
+                tracing::error!(block = %id, err, remedy, "a block can't be read");
+                self.post_failure(Some(*id), err, Some(remedy));
                 if self.policy.skip_corrupted {
                     self.metrics.corrupted_blocks.inc();
                 } else if self.policy.allow_out_of_order {

@@ -9,6 +9,7 @@
 mod facts;
 mod markup;
 mod page;
+mod quantity;
 
 #[cfg(test)]
 mod tests;

@@ -3,22 +3,23 @@
 //! Every list and every text from outside has a limit, so that the page has one
 //! ([`PAGE_BYTES_MAX`]); `/api/v1/status` has the rest.
 
-use std::fmt;
-
 use super::facts::{
     BlockFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts, ReloaderFacts,
     ShippingFacts, UploadFacts,
 };
 use super::markup::Markup;
+use super::quantity::{Bytes, Moment, Span};
 
 /// The page is never larger.
 #[cfg(test)]
 pub(super) const PAGE_BYTES_MAX: usize = 30 << 10;
 
-/// How often the page asks for itself again, where it does.
+/// The icon is empty: browsers ask for one where a page names none.
 const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
     <link rel=\"icon\" href=\"data:,\">\n";
+
+/// The page asks for itself again, every five seconds.
 const REFRESH: &str = "<meta http-equiv=\"refresh\" content=\"5\">\n";
 
 /// What a browser applies; its hash is in the policy that the page is sent with.
@@ -32,15 +33,6 @@ const NAME_BYTES_MAX: usize = 100;
 const VALUE_BYTES_MAX: usize = 150;
 const REASON_BYTES_MAX: usize = 200;
 const ERROR_BYTES_MAX: usize = 600;
-
-/// A moment, in UTC; `None` and what no calendar has are a dash.
-struct Moment(Option<i64>);
-
-/// A length of time in two units.
-struct Span(u64);
-
-/// A number of bytes with its unit.
-struct Bytes(u64);
 
 /// The page; with `refreshes`, one that a browser asks for again every few seconds.
 pub(super) fn page(facts: &Facts, refreshes: bool) -> String {
@@ -398,72 +390,5 @@ fn more(page: &mut Markup, all: usize, shown_max: usize) {
         page.raw("<p class=\"dim\">and ")
             .text(all - shown_max)
             .raw(" more</p>\n");
-    }
-}
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = self
-            .0
-            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        match time {
-            None => f.write_str("–"),
-            Some(time) => write!(f, "{}", time.strftime("%Y-%m-%d %H:%M:%S UTC")),
-        }
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0;
-        match seconds {
-            0..60 => write!(f, "{seconds} s"),
-            60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
-            3600..86_400 => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),
-            _ => write!(f, "{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-        }
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0;
-        let (shift, unit) = match bytes {
-            0..0x400 => return write!(f, "{bytes} B"),
-            0x400..0x10_0000 => (10, "KiB"),
-            0x10_0000..0x4000_0000 => (20, "MiB"),
-            0x4000_0000..0x100_0000_0000 => (30, "GiB"),
-            _ => (40, "TiB"),
-        };
-        let tenth = bytes % (1 << shift) * 10 >> shift;
-        write!(f, "{}.{tenth} {unit}", bytes >> shift)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities_read_well() {
-        for (seconds, text) in [
-            (0, "0 s"),
-            (61, "1 min 1 s"),
-            (7_260, "2 h 1 min"),
-            (180_000, "2 d 2 h"),
-        ] {
-            assert_eq!(Span(seconds).to_string(), text);
-        }
-        for (bytes, text) in [
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            (8 << 20, "8.0 MiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
-        assert_eq!(Moment(Some(0)).to_string(), "1970-01-01 00:00:00 UTC");
-        assert_eq!(Moment(Some(i64::MAX)).to_string(), "–");
-        assert_eq!(Moment(None).to_string(), "–");
     }
 }

@@ -159,19 +159,7 @@ async fn build(
     );
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log);
-    let shipper = match bucket {
-        Some(config) => Some(shipping::build(
-            sidecar,
-            environment,
-            &config,
-            &peer,
-            &mut registry,
-        )?),
-        None => {
-            tracing::info!("no supported bucket was configured, uploads will be disabled");
-            None
-        }
-    };
+    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
     let sources = status::sources(status::Shown {
         environment,
         started,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::scene::{Scene, block_id, block_range, small_block, small_layout};
 use crate::disk::Faults;
 use crate::lifecycle::Drain;
-use crate::model::{BlockId, ExternalLabels};
+use crate::model::{BlockId, BlockState, ExternalLabels, ShippingCounts};
 use crate::objstore::{Flaky, Operation, Outcome};
 use crate::shipper::sync::SyncError;
 use crate::shipper::{HashFunc, Policy, Shipper};
@@ -723,4 +723,71 @@ async fn counters_follow_the_contract() {
     assert_eq!(read(), (1, 1, 2, 0, 0));
     shipper.sync().await;
     assert_eq!(read(), (2, 1, 2, 0, 0));
+}
+
+#[tokio::test]
+async fn the_status_tells_what_becomes_of_each_block() {
+    let mut scene = Scene::new(STRICT);
+    let blocks: Vec<BlockId> = (1..=5).map(|slot| scene.put(slot)).collect();
+    scene.flip(blocks[1], "index", 40, 3);
+    scene.edit_meta(blocks[2], |meta| meta.compaction.level = 2);
+    std::fs::write(scene.block_dir(blocks[4]).join("meta.json"), "{").unwrap();
+    let status = scene.status.subscribe();
+    let mut shipper = scene.shipper().await;
+    shipper.sync().await;
+    let status = status.borrow().clone();
+    let states: Vec<_> = status.blocks.iter().map(|b| (b.id, b.state)).collect();
+    assert_eq!(
+        states,
+        [
+            (blocks[4], BlockState::Corrupt),
+            (blocks[1], BlockState::Corrupt),
+            (blocks[2], BlockState::Compacted),
+            (blocks[3], BlockState::Shipped),
+            (blocks[0], BlockState::Shipped),
+        ]
+    );
+    let counts = ShippingCounts {
+        shipped: 2,
+        waiting: 0,
+        damaged: 2,
+        left_out: 1,
+    };
+    assert_eq!(status.counts, counts);
+    assert_eq!(status.last_shipped.map(|last| last.id), Some(blocks[3]));
+    assert_eq!(status.upload, None);
+    assert!(status.last_look.is_some());
+    let failed: Vec<_> = status.failures.iter().map(|f| f.block).collect();
+    assert_eq!(failed, [Some(blocks[1]), Some(blocks[4])]);
+    assert!(
+        status
+            .failures
+            .iter()
+            .all(|failure| failure.remedy.is_some())
+    );
+}
+
+/// The bucket is away: the oldest block's failure is told once and counted, and all wait.
+#[tokio::test]
+async fn the_status_tells_of_a_bucket_that_is_away() {
+    let mut scene = Scene::new(STRICT);
+    let blocks: Vec<BlockId> = (1..=2).map(|slot| scene.put(slot)).collect();
+    std::fs::write(scene.bucket_dir(), "").unwrap();
+    let status = scene.status.subscribe();
+    let mut shipper = scene.shipper().await;
+    for _ in 0..2 {
+        shipper.sync().await;
+    }
+    let seen = status.borrow().clone();
+    assert_eq!(seen.counts.waiting, 2);
+    let (id, states) = (seen.failures[0].block, seen.blocks.len());
+    assert!(
+        states == 2 && id.is_none_or(|id| id == blocks[0]),
+        "{seen:?}"
+    );
+    assert_eq!(
+        (seen.failures.len(), seen.failures[0].times),
+        (1, 2),
+        "{seen:?}"
+    );
 }

@@ -37,17 +37,21 @@ pub(super) struct ShipperPart {
     pub(super) requests: RequestStats,
 }
 
-/// Builds it; nothing is opened yet.
+/// Builds it where there is a bucket; nothing is opened yet.
 ///
 /// # Errors
 /// Where disk engine or bucket can't be built.
 pub(super) fn build(
     sidecar: &SidecarArgs,
     environment: &Environment,
-    config: &BucketConfig,
+    config: Option<&BucketConfig>,
     peer: &PeerWatch,
     registry: &mut Registry,
-) -> anyhow::Result<ShipperPart> {
+) -> anyhow::Result<Option<ShipperPart>> {
+    let Some(config) = config else {
+        tracing::info!("no supported bucket was configured, uploads will be disabled");
+        return Ok(None);
+    };
     let ShipperArgs {
         hash_func,
         upload_concurrency,
@@ -101,11 +105,11 @@ pub(super) fn build(
         upload_jitter: upload_jitter.to_std_or_zero(),
         jitter_seed,
     };
-    Ok(ShipperPart {
+    Ok(Some(ShipperPart {
         config,
         dependencies,
         requests,
-    })
+    }))
 }
 
 fn disk_engine(io: &IoArgs, registry: &mut Registry) -> anyhow::Result<DiskEngine> {
