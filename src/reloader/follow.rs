@@ -8,8 +8,10 @@
 //! ```
 //!
 //! A look never waits for an attempt: the correction of a configuration that Prometheus does not
-//! take is seen at once. An attempt goes on through looks that find nothing new, and is given up
-//! for one that does.
+//! take is seen at once. An attempt goes on through looks that find nothing new. One that finds
+//! something makes it stale: its success is not that of the files as they were seen, so another
+//! follows. By HTTP it follows when the first has ended, since Prometheus works off each POST that
+//! it ever got; a wait for a signal's outcome is given up.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -73,6 +75,8 @@ pub struct Reloader {
 /// A reload under way.
 struct Attempt {
     digests: Digests,
+    /// Whether the files were seen to be others, or unreadable, since it began.
+    is_stale: bool,
     pulled: Pin<Box<dyn Future<Output = Result<(), TriggerError>> + Send>>,
 }
 
@@ -253,19 +257,34 @@ impl Following {
                         self.begin(digests);
                     }
                 }
-                (digests, outcome) = concluded(&mut self.attempt) => {
-                    self.attempt = None;
-                    match outcome {
-                        // Told by signal, that may have been the reload before: once more.
-                        Ok(()) if self.is_unsettled && !self.trigger.is_exact() => {
-                            self.is_unsettled = false;
-                            self.begin(digests);
-                        }
-                        Ok(()) => self.on_reloaded(digests),
-                        Err(error) => self.on_reload_error(&error),
+                outcome = concluded(&mut self.attempt) => {
+                    if let Some(attempt) = self.attempt.take() {
+                        self.on_concluded(&attempt, outcome);
                     }
                 }
             }
+        }
+    }
+
+    fn on_concluded(&mut self, attempt: &Attempt, outcome: Result<(), TriggerError>) {
+        if let Err(error) = &outcome {
+            self.on_reload_error(error);
+        }
+        match outcome {
+            _ if attempt.is_stale => {
+                self.retry_at = None;
+                // Where the files can't be read, the look that can begins.
+                if let Some(wanted) = self.wanted {
+                    self.begin(wanted);
+                }
+            }
+            // Told by signal, that may have been the reload before: once more.
+            Ok(()) if self.is_unsettled && !self.trigger.is_exact() => {
+                self.is_unsettled = false;
+                self.begin(attempt.digests);
+            }
+            Ok(()) => self.on_reloaded(attempt.digests),
+            Err(_) => {}
         }
     }
 
@@ -299,7 +318,11 @@ impl Following {
     /// Decides whether Prometheus must be told.
     fn want(&mut self, digests: Digests) {
         let is_new = self.wanted.replace(digests) != Some(digests);
-        if self.loaded == Some(digests) {
+        let is_exact = self.trigger.is_exact();
+        if let Some(attempt) = self.attempt.as_mut().filter(|_| is_new && is_exact) {
+            attempt.is_stale = true;
+            self.verdicts = 0;
+        } else if self.loaded == Some(digests) {
             self.told.forget();
             self.publish(|status| status.is_current = true);
         } else if is_new {
@@ -312,11 +335,15 @@ impl Following {
     /// Tells Prometheus, and gives up an attempt that is under way.
     fn begin(&mut self, digests: Digests) {
         self.metrics.reloads.inc();
-        self.is_unsettled |= self.attempt.is_some();
+        if self.attempt.is_some() {
+            self.metrics.reloads_failed.inc();
+            self.is_unsettled = true;
+        }
         self.loaded = None;
         self.retry_at = None;
         self.attempt = Some(Attempt {
             digests,
+            is_stale: false,
             pulled: Box::pin(self.trigger.clone().pull()),
         });
         self.publish(|status| status.is_current = false);
@@ -377,7 +404,14 @@ impl Following {
         self.on_failure(text, remedy);
     }
 
+    /// Nothing is reloaded while the files can't be read, and what is under way may have read them
+    /// as they are now: Prometheus takes it for no error where rules are missing.
     fn on_look_error(&mut self, error: &ReloaderError) {
+        self.wanted = None;
+        self.retry_at = None;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.is_stale = true;
+        }
         let (text, remedy) = (ErrorChain(error).to_string(), error.remedy());
         if self.told.is_news(&text) {
             tracing::error!(
@@ -432,9 +466,9 @@ async fn passed(moment: Option<Instant>) {
 }
 
 /// Resolves when the attempt does; never where there is none.
-async fn concluded(attempt: &mut Option<Attempt>) -> (Digests, Result<(), TriggerError>) {
+async fn concluded(attempt: &mut Option<Attempt>) -> Result<(), TriggerError> {
     match attempt {
-        Some(attempt) => (attempt.digests, attempt.pulled.as_mut().await),
+        Some(attempt) => attempt.pulled.as_mut().await,
         None => std::future::pending().await,
     }
 }

@@ -34,6 +34,8 @@ enum Answer {
     /// It is not there.
     Away,
     Never,
+    /// After this many seconds.
+    ReloadedAfter(u64),
 }
 
 /// A scratch directory, a scripted Prometheus, and a reloader between them.
@@ -43,6 +45,8 @@ struct Scene {
     pulls: watch::Sender<usize>,
     metrics: ReloaderMetrics,
     began: Instant,
+    /// Whether it answers as by HTTP.
+    is_exact: bool,
 }
 
 struct Running {
@@ -59,6 +63,7 @@ impl Scene {
             pulls: watch::Sender::new(0),
             metrics: ReloaderMetrics::default(),
             began: Instant::now(),
+            is_exact: false,
         };
         for dir in ["etc", "out", "rules"] {
             fs::create_dir(scene.at(dir)).unwrap();
@@ -115,6 +120,10 @@ impl Scene {
                         url: "http://h/-/reload".to_owned(),
                     }),
                     Answer::Never => std::future::pending().await,
+                    Answer::ReloadedAfter(seconds) => {
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                        Ok(())
+                    }
                 }
             };
             Box::pin(pulled) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
@@ -125,7 +134,10 @@ impl Scene {
             retry_interval: RETRY,
         };
         let dependencies = Dependencies {
-            trigger: Trigger::Scripted(Arc::new(script)),
+            trigger: Trigger::Scripted {
+                script: Arc::new(script),
+                is_exact: self.is_exact,
+            },
             variable: Arc::new(|name| (name == "REPLICA").then(|| OsString::from("replica-0"))),
             clock: Clock::fixed(i128::from(NOW.0) * 1_000_000),
             metrics: self.metrics.clone(),
@@ -372,6 +384,68 @@ async fn a_reload_without_end_is_given_up_for_a_change_and_for_nothing_less() {
     running.wait_for(|status| status.is_current).await;
     scene.settled().await;
     assert_eq!(*scene.pulls.borrow(), 3);
+    running.stops().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_by_http_is_waited_for_and_a_change_meanwhile_is_reloaded_once() {
+    let mut scene = Scene::new();
+    scene.is_exact = true;
+    scene.answer(&[Answer::ReloadedAfter(30)]);
+    let mut running = scene.start(scene.everything(), HOUR);
+    scene.pulled_at_once(1).await;
+    for change in 0..5 {
+        scene.write("rules/r.yml", &format!("# {change}\n"));
+        scene.settled().await;
+    }
+    // Back to what the reload under way began with, which may have read any of the others.
+    fs::remove_file(scene.at("rules/r.yml")).unwrap();
+    scene.settled().await;
+    assert_eq!(*scene.pulls.borrow(), 1, "Prometheus works off each");
+    scene.pulled(2).await;
+    running.wait_for(|status| status.is_current).await;
+    scene.settled().await;
+    assert_eq!(*scene.pulls.borrow(), 2);
+    running.stops().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_while_files_are_missing_is_not_taken_for_that_of_the_files() {
+    let mut scene = Scene::new();
+    scene.is_exact = true;
+    scene.answer(&[Answer::ReloadedAfter(30)]);
+    let mut running = scene.start(scene.everything(), HOUR);
+    scene.pulled_at_once(1).await;
+    fs::rename(scene.at("rules"), scene.at("away")).unwrap();
+    running
+        .wait_for(|status| status.last_failure.is_some())
+        .await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*scene.pulls.borrow(), 1, "nothing to reload meanwhile");
+    assert!(!running.status.borrow().is_current);
+    fs::rename(scene.at("away"), scene.at("rules")).unwrap();
+    scene.pulled_at_once(2).await;
+    running.wait_for(|status| status.is_current).await;
+    running.stops().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_while_files_are_missing() {
+    let scene = Scene::new();
+    scene.answer(&[Answer::Away]);
+    let mut running = scene.start(scene.everything(), HOUR);
+    scene.pulled_at_once(1).await;
+    fs::rename(scene.at("rules"), scene.at("away")).unwrap();
+    let missing = |status: &ReloadStatus| {
+        let failure = status.last_failure.as_ref();
+        failure.is_some_and(|failure| failure.error.contains("rule-dir"))
+    };
+    running.wait_for(missing).await;
+    tokio::time::sleep(RETRY * 4).await;
+    assert_eq!(*scene.pulls.borrow(), 1);
+    fs::rename(scene.at("away"), scene.at("rules")).unwrap();
+    scene.pulled_at_once(2).await;
+    running.wait_for(|status| status.is_current).await;
     running.stops().await;
 }
 

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::error::TriggerError;
 use super::process::{self, PROC};
 use crate::lifecycle::blocking;
 use crate::model::{Clock, TimestampMs};
-use crate::prometheus::{Client, PeerError, RuntimeInfo};
+use crate::prometheus::{Client, PeerError, PeerErrorClass, RuntimeInfo};
 
 /// How long a reload may take. Large rule sets take tens of seconds; the reference waits for its
 /// watch interval, which is as long unless it is set.
@@ -38,7 +40,12 @@ pub enum Trigger {
     },
     /// What a test wants.
     #[cfg(test)]
-    Scripted(Script),
+    Scripted {
+        /// What happens.
+        script: Script,
+        /// As [`Trigger::is_exact`].
+        is_exact: bool,
+    },
 }
 
 #[cfg(test)]
@@ -53,28 +60,33 @@ impl Trigger {
             Self::Http(_) => "http",
             Self::Signal { .. } => "signal",
             #[cfg(test)]
-            Self::Scripted(_) => "scripted",
+            Self::Scripted { .. } => "scripted",
         }
     }
 
     /// Whether a success is that of the reload that was asked for, and can't be one of an earlier
     /// reload that was given up: of one by signal only a time is seen.
     pub(super) fn is_exact(&self) -> bool {
-        matches!(self, Self::Http(_))
+        match self {
+            Self::Http(_) => true,
+            Self::Signal { .. } => false,
+            #[cfg(test)]
+            Self::Scripted { is_exact, .. } => *is_exact,
+        }
     }
 
     /// Resolves once Prometheus has loaded its files anew. Dropped, it leaves Prometheus to itself.
     pub(super) async fn pull(self) -> Result<(), TriggerError> {
         let pulled = async {
             match &self {
-                Self::Http(client) => client.reload().await.map_err(refused),
+                Self::Http(client) => post(client).await,
                 Self::Signal {
                     process_name,
                     client,
                     clock,
                 } => signal(process_name, client, clock).await,
                 #[cfg(test)]
-                Self::Scripted(script) => script().await,
+                Self::Scripted { script, .. } => script().await,
             }
         };
         let in_time = tokio::time::timeout(RELOAD_MAX, pulled).await;
@@ -85,6 +97,17 @@ impl Trigger {
 impl std::fmt::Debug for Trigger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Trigger").field(&self.method()).finish()
+    }
+}
+
+/// Asks whether Prometheus is ready first: while it replays its WAL it takes a POST and does nothing
+/// with it until it is, however many come.
+async fn post(client: &Client) -> Result<(), TriggerError> {
+    match client.runtime_info().await {
+        Err(error) if error.class() == PeerErrorClass::Status(StatusCode::SERVICE_UNAVAILABLE) => {
+            Err(refused(error))
+        }
+        _ => client.reload().await.map_err(refused),
     }
 }
 
@@ -154,7 +177,6 @@ fn until_next_second(last: TimestampMs, now: TimestampMs) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::StatusCode;
 
     #[test]
     fn a_reload_in_the_second_of_the_last_one_waits_for_the_next() {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::config::{WebConfig, WebDocumentError};
 use crate::lifecycle::{ReadFiles, Reloading};
 use crate::model::ErrorChain;
-use crate::net::{HttpsAcceptor, HttpsTls, PemSource, TlsError};
+use crate::net::{HttpsAcceptor, HttpsTls, PemSource, TlsError, TlsVersion};
 
 /// Most bytes that the file may have; certificates may stand in it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -81,11 +81,14 @@ pub(super) struct LoadedConfig {
 
 /// What a configuration protects by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Protections([bool; 4]);
+struct Protections([bool; 7]);
 
-const PROTECTIONS: [&str; 4] = [
+const PROTECTIONS: [&str; 7] = [
     "TLS",
+    "TLS 1.3 as the least version",
     "client certificates",
+    "a look at who signed client certificates",
+    "a CA of its own for client certificates",
     "names in client certificates",
     "basic authentication",
 ];
@@ -192,7 +195,11 @@ impl Protections {
         let tls = config.tls.as_ref();
         Self([
             tls.is_some(),
+            tls.is_some_and(|tls| tls.min_version == TlsVersion::Tls13),
             tls.is_some_and(|tls| tls.client_auth.is_mandatory()),
+            tls.is_some_and(|tls| tls.client_auth.is_verified()),
+            // Without one every public CA is as good.
+            tls.is_some_and(|tls| tls.client_auth.is_verified() && tls.client_ca.is_some()),
             tls.is_some_and(|tls| tls.client_allowed_sans.is_some()),
             !config.users.is_empty(),
         ])

@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use super::*;
 use crate::model::ErrorChain;
 use crate::net::http::TestCa;
+use crate::net::{ClientAuth, TlsVersion};
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -171,7 +172,8 @@ async fn no_protection_is_lost_by_a_change() {
     let (scene, ca) = (Scene::new(), TestCa::new());
     let ca_file = ca.ca_file();
     let clients = format!(
-        "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {}\n",
+        "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {}\n  \
+         min_version: TLS13\n",
         ca_file.display()
     );
     let sans = "  client_allowed_sans: [a]\n";
@@ -182,20 +184,42 @@ async fn no_protection_is_lost_by_a_change() {
         panic!("not guarded");
     };
     let secured = tls(&ca, &clients);
+    let lines: Vec<_> = whole.split_inclusive('\n').collect();
+    let beginnings = (0..lines.len()).map(|end| lines[..end].concat());
+    let changed = [
+        ("RequireAndVerifyClientCert", "RequireAnyClientCert"),
+        ("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"),
+        ("TLS13", "TLS12"),
+    ];
+    let changed = changed.map(|(from, to)| whole.replace(from, to));
+    let ca_line = format!("  client_ca_file: {}\n", ca_file.display());
+    let without_ca = whole.replace(&ca_line, "");
+    assert_ne!(without_ca, whole);
     for less in [
         String::new(),
         alice.clone(),
         format!("{}{alice}", tls(&ca, "")),
         format!("{secured}{alice}"),
         tls(&ca, &format!("{clients}{sans}")),
-    ] {
+        without_ca,
+    ]
+    .into_iter()
+    .chain(beginnings)
+    .chain(changed)
+    {
         scene.write(&less);
         let current = guard.config.current();
         let config = &current.config;
         assert!(access.transport().tls.is_some(), "{less}");
         assert!(!config.users.is_empty(), "{less}");
         let tls = config.tls.as_ref().unwrap();
-        assert!(tls.client_auth.is_mandatory(), "{less}");
+        assert_eq!(
+            tls.client_auth,
+            ClientAuth::RequireAndVerifyClientCert,
+            "{less}"
+        );
+        assert!(tls.client_ca.is_some(), "{less}");
+        assert_eq!(tls.min_version, TlsVersion::Tls13, "{less}");
         assert!(tls.client_allowed_sans.is_some(), "{less}");
     }
 }

@@ -29,6 +29,8 @@ struct Gathered<T> {
     out: Vec<u8>,
     /// How much of `out` is written.
     written: usize,
+    /// Whether `io` was not flushed since the last write: TLS takes bytes that the socket has not.
+    is_unflushed: bool,
     /// Of a write that nobody waited for.
     failed: Option<io::Error>,
 }
@@ -39,6 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gather<T> {
             io,
             out: Vec::new(),
             written: 0,
+            is_unflushed: false,
             failed: None,
         })))
     }
@@ -69,7 +72,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gathered<T> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.written += written,
+                written => {
+                    self.written += written;
+                    self.is_unflushed = true;
+                }
             }
         }
         let was_little = self.out.len() <= KEPT_BYTES;
@@ -78,16 +84,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gathered<T> {
         if was_little {
             self.out.shrink_to(KEPT_BYTES);
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn write_unasked(&mut self, cx: &mut Context<'_>) {
-        if self.out.is_empty() {
+        if self.out.is_empty() && !self.is_unflushed {
             return;
         }
         if let Poll::Ready(Err(error)) = self.poll_write_out(cx) {
             self.out.clear();
             self.written = 0;
+            self.is_unflushed = false;
             self.failed = Some(error);
             // Whoever serves is to hear of it.
             cx.waker().wake_by_ref();
@@ -286,5 +297,66 @@ mod tests {
             io.flush().await
         });
         assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    /// As TLS: takes all that is written, and passes it on when it is flushed, little by little.
+    struct Holding<T> {
+        io: T,
+        held: Vec<u8>,
+    }
+
+    impl<T: AsyncRead + Unpin> AsyncRead for Holding<T> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+        }
+    }
+
+    impl<T: AsyncWrite + Unpin> AsyncWrite for Holding<T> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.get_mut().held.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            while !this.held.is_empty() {
+                let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.held))?;
+                this.held.drain(..written);
+            }
+            Pin::new(&mut this.io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_but_not_passed_on_is_flushed_when_there_is_room() {
+        let (io, mut peer) = tokio::io::duplex(1000);
+        let held = Vec::new();
+        let gather = Gather::new(Holding { io, held });
+        let mut writer = gather.handle();
+        let asking = gather.while_serving(async {
+            writer.write_all(&[7; 50_000]).await.unwrap();
+            writer.flush().await.unwrap();
+            // Nothing more is written until the peer has it all.
+            writer.read_u8().await.unwrap()
+        });
+        let answering = async {
+            let mut all = vec![0; 50_000];
+            peer.read_exact(&mut all).await.unwrap();
+            peer.write_u8(1).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asking, answering);
+        assert_eq!(answer, 1);
     }
 }
