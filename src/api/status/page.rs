@@ -52,12 +52,13 @@ pub(super) fn page(facts: &Facts, refreshes: bool) -> String {
     shipping(&mut page, facts);
     local_blocks(&mut page, facts.local_blocks.as_ref());
     reloader(&mut page, facts.reloader.as_ref(), facts.process.now_ms);
+    // Relative links, for proxies that add to the path.
     page.raw("</main>\n<footer>");
     match refreshes {
-        true => page.raw("Asks again every 5 s; <a href=\"/?refresh=off\">stop</a>"),
-        false => page.raw("Does not change; <a href=\"/\">follow</a>"),
+        true => page.raw("Asks again every 5 s; <a href=\"?refresh=off\">stop</a>"),
+        false => page.raw("Does not change; <a href=\"./\">follow</a>"),
     };
-    page.raw(" · <a href=\"/api/v1/status\">as JSON</a> · <a href=\"/metrics\">metrics</a>");
+    page.raw(" · <a href=\"api/v1/status\">as JSON</a> · <a href=\"metrics\">metrics</a>");
     page.raw("</footer>\n</body>\n</html>\n");
     page.finish()
 }
@@ -364,7 +365,11 @@ fn error(page: &mut Markup, failure: &FailureFacts, now_ms: i64, with_remedy: bo
     if failure.times > 1 {
         page.raw(", ").text(failure.times).raw(" times");
     }
-    page.raw(":</span> ").cut(&failure.error, ERROR_BYTES_MAX);
+    page.raw(":</span> ");
+    if let Some(block) = &failure.block {
+        page.raw("<code>").text(block).raw("</code>: ");
+    }
+    page.cut(&failure.error, ERROR_BYTES_MAX);
     if let Some(remedy) = failure.remedy.filter(|_| with_remedy) {
         page.raw("<br>→ ").cut(remedy, REASON_BYTES_MAX * 2);
     }
@@ -381,7 +386,7 @@ fn badge<'a>(page: &'a mut Markup, class: &'static str, text: &'static str) -> &
 
 /// Begins an entry of a list of terms; the end of the one before is implied.
 fn term<'a>(page: &'a mut Markup, name: &'static str) -> &'a mut Markup {
-    page.raw("\n<dt>").raw(name).raw("</dt><dd>")
+    page.raw("<dt>").raw(name).raw("</dt><dd>")
 }
 
 /// Says how many were left out.

@@ -294,6 +294,7 @@ async fn the_page_is_whole_and_its_policy_is_strict() {
     );
     assert!(!policy.contains("unsafe"), "{policy}");
     assert!(page.contains("http-equiv=\"refresh\""));
+    assert!(!page.contains("href=\"/"), "links are relative");
     let (_, still) = get(&endpoints, "/?refresh=off").await;
     assert!(!still.contains("http-equiv"));
 }
