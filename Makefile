@@ -92,7 +92,7 @@ miri: ## The pure modules under miri, whose toolchain is installed if rustup can
 	  || rustup toolchain install nightly --profile minimal --component miri,rust-src || true; \
 	if cargo +nightly miri --version >/dev/null 2>&1; then \
 	  PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation \
-	    cargo +nightly miri test --locked --lib -- $(MIRI_TESTS); \
+	    cargo +nightly miri test --locked --lib -- $(MIRI_TESTS) --skip shipper::; \
 	else $(call left_out,miri (rustup toolchain install nightly --component miri$(,)rust-src)); fi
 
 .PHONY: fuzz-smoke

@@ -5,7 +5,7 @@ use outrigger::proto::thanos::{LabelNamesRequest, LabelNamesResponse};
 use tonic::{Code, Request, Status};
 
 use super::{Beside, everything};
-use crate::support::{StoreApi, logfmt_value, run_to_end};
+use crate::support::{StoreApi, eventually, logfmt_value, run_to_end};
 
 const INFO: &str = "/thanos.info.Info/Info";
 const LABEL_NAMES: &str = "/thanos.Store/LabelNames";
@@ -54,6 +54,10 @@ async fn start_and_end_of_a_call_bear_its_id() {
     info(&client, None).await;
     label_names(&client).await.unwrap();
     let last = "finished call\" method=/thanos.Store/LabelNames";
+    eventually("both calls are logged to their end", || {
+        let ended = lines(&beside, INFO, "msg=\"finished call\"", last);
+        (ended.len() == 2).then_some(())
+    });
     let started = lines(&beside, INFO, "msg=\"started call\"", last);
     let ended = lines(&beside, INFO, "msg=\"finished call\"", last);
     assert_eq!(

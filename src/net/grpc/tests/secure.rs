@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -189,4 +189,68 @@ async fn a_silent_handshake_does_not_hold_up_others() {
     secure.running.trigger.start();
     let ended = tokio::time::timeout(Duration::from_secs(20), secure.running.task);
     ended.await.expect("the drain ends handshakes").unwrap();
+}
+
+/// Passes bytes on, those of the answer with pauses, so that the server's socket is full.
+async fn slow_relay(to: SocketAddr) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = TcpStream::connect(to).await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let asking = tokio::io::copy(&mut from_client, &mut to_server);
+        let answering = async {
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                let read = from_server.read(&mut buffer).await.unwrap();
+                if read == 0 {
+                    return;
+                }
+                to_client.write_all(&buffer[..read]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! { _ = asking => {}, () = answering => {} }
+    });
+    addr
+}
+
+/// TLS takes more than the socket has room for; nobody writes after the last byte.
+#[tokio::test]
+async fn a_long_answer_reaches_a_slow_reader_to_its_end() {
+    const COUNT: u32 = 256;
+    const SIZE: u32 = 64 << 10;
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let secure = secure(false, version).await;
+        let relay = slow_relay(secure.running.addr).await;
+        let ca = Certificate::from_pem(fs::read(secure.ca.ca_file()).unwrap());
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(ca)
+            .domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://localhost:{}", relay.port()));
+        // So large that the client never has to tell that it has read.
+        let window = 1 << 30;
+        let endpoint = endpoint
+            .unwrap()
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window);
+        let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
+        let mut client = tonic::client::Grpc::new(channel);
+        let reading = async {
+            let asked = request(many(COUNT, SIZE));
+            let mut answer = streaming(&mut client, "/t.Trial/Many", asked)
+                .await
+                .unwrap();
+            let mut messages = 0;
+            while let Some(message) = answer.message().await.unwrap() {
+                assert_eq!(message.len(), SIZE as usize);
+                messages += 1;
+            }
+            messages
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert_eq!(read.expect("the answer ends"), COUNT, "{version:?}");
+    }
 }
