@@ -32,6 +32,10 @@ use crate::model::{Clock, ErrorChain, ExternalLabels, PromDuration, TimeOrDurati
 /// Between attempts to fetch the flags.
 const FLAGS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What to do where Prometheus gives no usable answer.
+const UNREACHABLE_REMEDY: &str = "check that Prometheus runs, listens at this URL and lets \
+    outrigger in (--prometheus.url, --prometheus.http-client)";
+
 /// After so many looks at Prometheus' storage that failed one after the other, though it is up,
 /// what was seen before is too old to build on.
 const FAILED_LOOKS_MAX: u32 = 2;
@@ -472,6 +476,10 @@ impl Heartbeat {
         let failure = PeerFailure {
             at: self.config.clock.now(),
             error: ErrorChain(error).to_string(),
+            remedy: match error {
+                StartError::Peer(_) => Some(UNREACHABLE_REMEDY),
+                StartError::Flags(_) => None,
+            },
         };
         self.state.send_if_modified(|state| {
             state.last_failure = Some(failure);

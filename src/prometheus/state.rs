@@ -46,6 +46,8 @@ pub struct PeerFailure {
     pub at: TimestampMs,
     /// The error and its causes, in one line. Without credentials.
     pub error: String,
+    /// What an operator can do about it, where the error does not say it itself.
+    pub remedy: Option<&'static str>,
 }
 
 /// The heartbeat's outputs.

@@ -100,8 +100,8 @@ impl std::fmt::Debug for Trigger {
     }
 }
 
-/// Asks whether Prometheus is ready first: while it replays its WAL it takes a POST and does nothing
-/// with it until it is, however many come.
+/// Asks whether Prometheus is ready first: while it replays its WAL it takes a POST and does
+/// nothing with it until it is, however many come.
 async fn post(client: &Client) -> Result<(), TriggerError> {
     match client.runtime_info().await {
         Err(error) if error.class() == PeerErrorClass::Status(StatusCode::SERVICE_UNAVAILABLE) => {

@@ -17,9 +17,6 @@ use crate::store::{Gate, LocalBlocks, LocalStanding};
 /// Longest text of an error, bytes.
 const ERROR_BYTES_MAX: usize = 4096;
 
-const PROMETHEUS_REMEDY: &str = "check that Prometheus runs, listens at this URL and lets \
-    outrigger in (--prometheus.url, --prometheus.http-client)";
-
 #[derive(Debug, Serialize)]
 pub(super) struct Facts {
     pub(super) process: ProcessFacts,
@@ -226,7 +223,7 @@ impl PrometheusFacts {
                 times: 1,
                 block: None,
                 error: shortened(&failure.error),
-                remedy: Some(PROMETHEUS_REMEDY),
+                remedy: failure.remedy,
             }),
         }
     }

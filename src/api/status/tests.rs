@@ -310,6 +310,7 @@ async fn texts_from_outside_stay_texts() {
     scene.peer.last_failure = Some(PeerFailure {
         at: TimestampMs(0),
         error: evil(),
+        remedy: Some("look after it"),
     });
     scene.shipping.failures = vec![ShippingFailure {
         at: TimestampMs(0),
@@ -349,6 +350,7 @@ async fn the_page_is_small_whatever_it_has_to_tell() {
     scene.peer.last_failure = Some(PeerFailure {
         at: TimestampMs(1),
         error: long(90_000),
+        remedy: Some("look after it"),
     });
     let blocks = (0..1000).map(|n| block(n, BlockState::HeldBack));
     scene.shipping.blocks = blocks.take(SHIPPING_BLOCKS_NAMED_MAX).collect();
@@ -451,6 +453,7 @@ async fn the_gravest_matter_gives_the_verdict() {
         scene.peer.last_failure = Some(PeerFailure {
             at: TimestampMs(0),
             error: "refused".to_owned(),
+            remedy: Some("look after it"),
         });
     });
     assert_eq!(down.await, "Prometheus does not answer");
