@@ -293,8 +293,16 @@ impl TestCa {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let cert_file = self.directory.path().join(format!("{name}.pem"));
         let key_file = self.directory.path().join(format!("{name}.key"));
-        std::fs::write(&cert_file, certificate.pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        // Another file each time, as what renews certificates does it: two of the same length
+        // within one tick of the file system's clock look alike.
+        let beside = self.directory.path().join("beside");
+        for (file, text) in [
+            (&cert_file, certificate.pem()),
+            (&key_file, key.serialize_pem()),
+        ] {
+            std::fs::write(&beside, text).unwrap();
+            std::fs::rename(&beside, file).unwrap();
+        }
         (cert_file, key_file)
     }
 
