@@ -174,13 +174,15 @@ mod tests {
 
     use super::*;
 
-    /// Counts the writes that reach it.
-    struct Counting<T> {
+    /// Remembers the writes that reach it. Where it holds, it is as TLS: it takes all that is
+    /// written, and passes it on when it is flushed, little by little.
+    struct Below<T> {
         io: T,
         writes: Arc<Mutex<Vec<usize>>>,
+        held: Option<Vec<u8>>,
     }
 
-    impl<T: AsyncRead + Unpin> AsyncRead for Counting<T> {
+    impl<T: AsyncRead + Unpin> AsyncRead for Below<T> {
         fn poll_read(
             self: Pin<&mut Self>,
             cx: &mut Context<'_>,
@@ -190,20 +192,29 @@ mod tests {
         }
     }
 
-    impl<T: AsyncWrite + Unpin> AsyncWrite for Counting<T> {
+    impl<T: AsyncWrite + Unpin> AsyncWrite for Below<T> {
         fn poll_write(
             self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &[u8],
         ) -> Poll<io::Result<usize>> {
             let this = self.get_mut();
+            if let Some(held) = &mut this.held {
+                held.extend_from_slice(buf);
+                return Poll::Ready(Ok(buf.len()));
+            }
             let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
             this.writes.lock().unwrap().push(written);
             Poll::Ready(Ok(written))
         }
 
         fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.get_mut().io).poll_flush(cx)
+            let this = self.get_mut();
+            while let Some(held) = this.held.as_mut().filter(|held| !held.is_empty()) {
+                let written = ready!(Pin::new(&mut this.io).poll_write(cx, held))?;
+                held.drain(..written);
+            }
+            Pin::new(&mut this.io).poll_flush(cx)
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,14 +222,18 @@ mod tests {
         }
     }
 
-    fn gathering(pipe: usize) -> (Gather<Counting<tokio::io::DuplexStream>>, Seen) {
+    fn gathering(
+        pipe: usize,
+        held: Option<Vec<u8>>,
+    ) -> (Gather<Below<tokio::io::DuplexStream>>, Seen) {
         let (io, peer) = tokio::io::duplex(pipe);
         let writes = Arc::default();
-        let counting = Counting {
+        let below = Below {
             io,
             writes: Arc::clone(&writes),
+            held,
         };
-        (Gather::new(counting), Seen { peer, writes })
+        (Gather::new(below), Seen { peer, writes })
     }
 
     struct Seen {
@@ -228,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_go_out_together_and_all_go_out() {
-        let (gather, mut seen) = gathering(1 << 20);
+        let (gather, mut seen) = gathering(1 << 20, None);
         let mut io = gather.handle();
         gather
             .while_serving(async {
@@ -251,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_goes_out_before_anything_is_waited_for() {
-        let (gather, mut seen) = gathering(1 << 20);
+        let (gather, mut seen) = gathering(1 << 20, None);
         let mut io = gather.handle();
         let asking = gather.while_serving(async {
             io.write_all(b"question").await.unwrap();
@@ -272,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_peer_makes_the_writer_wait_and_gets_everything() {
-        let (gather, mut seen) = gathering(1000);
+        let (gather, mut seen) = gathering(1000, None);
         let mut io = gather.handle();
         let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let writing = gather.while_serving(async {
@@ -288,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_that_fails_later_is_told() {
-        let (gather, seen) = gathering(1 << 20);
+        let (gather, seen) = gathering(1 << 20, None);
         let mut io = gather.handle();
         drop(seen.peer);
         let told = gather.while_serving(async {
@@ -299,51 +314,9 @@ mod tests {
         assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
-    /// As TLS: takes all that is written, and passes it on when it is flushed, little by little.
-    struct Holding<T> {
-        io: T,
-        held: Vec<u8>,
-    }
-
-    impl<T: AsyncRead + Unpin> AsyncRead for Holding<T> {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
-        }
-    }
-
-    impl<T: AsyncWrite + Unpin> AsyncWrite for Holding<T> {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.get_mut().held.extend_from_slice(buf);
-            Poll::Ready(Ok(buf.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            let this = self.get_mut();
-            while !this.held.is_empty() {
-                let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.held))?;
-                this.held.drain(..written);
-            }
-            Pin::new(&mut this.io).poll_flush(cx)
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-        }
-    }
-
     #[tokio::test]
     async fn what_was_taken_but_not_passed_on_is_flushed_when_there_is_room() {
-        let (io, mut peer) = tokio::io::duplex(1000);
-        let held = Vec::new();
-        let gather = Gather::new(Holding { io, held });
+        let (gather, Seen { mut peer, .. }) = gathering(1000, Some(Vec::new()));
         let mut writer = gather.handle();
         let asking = gather.while_serving(async {
             writer.write_all(&[7; 50_000]).await.unwrap();

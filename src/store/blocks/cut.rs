@@ -136,6 +136,16 @@ mod tests {
         out_of_order.cut(TimestampMs(98 * HOUR), storage, NOW).0
     }
 
+    /// The cut after a look at a head of these ends, with a window of six hours.
+    fn observed(seen: &mut OutOfOrder, head_min: i64, head_max: i64) -> i64 {
+        let storage = PeerStorage {
+            head_max: TimestampMs(head_max),
+            ..storage(head_min, 6 * HOUR)
+        };
+        seen.observe(&storage, false);
+        cut(seen, &storage)
+    }
+
     #[test]
     fn without_a_window_the_head_and_the_newest_block_bound_it() {
         let mut none = OutOfOrder::default();
@@ -214,14 +224,7 @@ mod tests {
     fn a_jump_of_the_newest_sample_leaves_what_only_the_head_has() {
         let mut seen = OutOfOrder::default();
         let a = 80 * HOUR;
-        let mut observe = |head_min, head_max| {
-            let storage = PeerStorage {
-                head_max: TimestampMs(head_max),
-                ..storage(head_min, 6 * HOUR)
-            };
-            seen.observe(&storage, false);
-            cut(&seen, &storage)
-        };
+        let mut observe = |head_min, head_max| observed(&mut seen, head_min, head_max);
         assert_eq!(observe(a, a + HOUR), a - 9 * HOUR);
         // Scrapes pause for eight hours.
         assert_eq!(observe(a, a + 9 * HOUR), a - 6 * HOUR);
@@ -238,14 +241,7 @@ mod tests {
     fn a_head_that_is_cut_several_times_in_a_row_counts_as_moved_once() {
         let mut seen = OutOfOrder::default();
         let a = 80 * HOUR;
-        let mut observe = |head_min, head_max| {
-            let storage = PeerStorage {
-                head_max: TimestampMs(head_max),
-                ..storage(head_min, 6 * HOUR)
-            };
-            seen.observe(&storage, false);
-            cut(&seen, &storage)
-        };
+        let mut observe = |head_min, head_max| observed(&mut seen, head_min, head_max);
         assert_eq!(observe(a, a + 3 * HOUR), a - 7 * HOUR);
         // Compactions fail for hours, then the disk has space again.
         for head_min in [0, 0, 2, 4, 6, 8] {

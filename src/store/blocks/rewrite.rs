@@ -124,19 +124,17 @@ fn streams<'a>(
 /// # Errors
 /// Where such a chunk is damaged.
 pub(super) fn trim(series: &mut Series, asked: QueryRange) -> Result<(), StoreError> {
-    let within = |part: &Part| asked.mint.0 <= part.min_ms() && part.max_ms() <= asked.maxt.0;
-    if series.chunks.iter().all(within) {
+    let within = |min_ms, max_ms| asked.mint.0 <= min_ms && max_ms <= asked.maxt.0;
+    let is_within = |part: &Part| within(part.min_ms(), part.max_ms());
+    if series.chunks.iter().all(is_within) {
         return Ok(());
     }
     let mut trimmed = Vec::with_capacity(series.chunks.len());
-    for part in series.single_chunks().map(Part::Chunk) {
-        let chunk = match part {
-            Part::Chunk(chunk) if !within(&part) => chunk,
-            part => {
-                trimmed.push(part);
-                continue;
-            }
-        };
+    for chunk in series.single_chunks() {
+        if within(chunk.min_ms, chunk.max_ms) {
+            trimmed.push(chunk.into());
+            continue;
+        }
         let mut writer = ChunkWriter::new();
         for sample in Samples::new(chunk.encoding().stored(), chunk.data())? {
             let sample = sample?;
