@@ -69,9 +69,6 @@ pub enum LabelsError {
         /// `--prometheus.ready_timeout`.
         waited: Duration,
     },
-    /// The heartbeat ended before.
-    #[error("the heartbeat ended before Prometheus told its external labels")]
-    HeartbeatEnded,
 }
 
 fn shown(waited: Duration) -> GoDuration {
@@ -113,8 +110,11 @@ impl PeerState {
 /// Prometheus was seen replaying its write-ahead log does not count: it is alive, and how long it
 /// takes is not ours to judge.
 ///
+/// Waits without end once the heartbeat is gone: it ends only when all does, and the reason to be
+/// told is its own.
+///
 /// # Errors
-/// Where the time is used up or the heartbeat has ended.
+/// Where the time is used up.
 pub async fn await_labels(
     mut state: watch::Receiver<PeerState>,
     ready_timeout: Duration,
@@ -140,7 +140,9 @@ pub async fn await_labels(
                 }
             },
         };
-        changed.map_err(|_| LabelsError::HeartbeatEnded)?;
+        if changed.is_err() {
+            std::future::pending::<()>().await;
+        }
         if !replaying {
             remaining = remaining.saturating_sub(waiting_since.elapsed());
         }
@@ -177,16 +179,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn labels_end_the_wait_and_so_does_the_heartbeat() {
+    async fn labels_end_the_wait_and_the_end_of_the_heartbeat_does_not() {
         let (sender, receiver) = watch::channel(PeerState::unknown(TimestampMs(0)));
         let waiting = tokio::spawn(await_labels(receiver.clone(), Duration::from_secs(1)));
         sender.send_modify(|s| s.labels = labels());
         assert_eq!(waiting.await.unwrap().unwrap(), labels());
         sender.send_modify(|s| s.labels = ExternalLabels::default());
         drop(sender);
-        let error = await_labels(receiver, Duration::from_secs(1))
-            .await
-            .unwrap_err();
-        assert!(matches!(error, LabelsError::HeartbeatEnded), "{error:?}");
+        let waiting = await_labels(receiver, Duration::from_secs(1));
+        let outcome = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(outcome.is_err(), "{outcome:?}");
     }
 }
