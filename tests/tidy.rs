@@ -27,7 +27,11 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ),
     ("api", 4, "store query prometheus net proto model lifecycle"),
     ("shipper", 3, "objstore disk tsdb model lifecycle trace"),
-    ("store", 3, "prometheus tsdb disk proto model lifecycle trace"),
+    (
+        "store",
+        3,
+        "prometheus tsdb disk proto model lifecycle trace",
+    ),
     ("query", 3, "prometheus proto model lifecycle"),
     ("reloader", 3, "prometheus disk model lifecycle"),
     ("objstore", 2, "net disk model lifecycle trace"),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::model::DocumentError;
+use crate::net::TlsError;
 use crate::net::grpc::{Code, ConnectError, Status};
 use crate::net::http::{HttpError, InvalidProxyVariable};
-use crate::net::TlsError;
 
 /// Why there can be no tracing as the document wants it.
 #[derive(Debug, thiserror::Error)]

@@ -61,8 +61,7 @@ impl Exporter {
         metrics: ExportMetrics,
     ) -> Result<Self, TracingConfigError> {
         let attributes = config.resource.iter();
-        let attributes =
-            attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let attributes = attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
         let resource = Resource::builder_empty().with_attributes(attributes);
         Ok(Self {
             carrier: Carrier::new(&config.destination, proxy)?,
@@ -187,7 +186,9 @@ impl Exporter {
                 }
                 Err(error) => error,
             };
-            let delay = backoff.next_delay().max(error.retry_after().unwrap_or_default());
+            let delay = backoff
+                .next_delay()
+                .max(error.retry_after().unwrap_or_default());
             let is_late = began.elapsed().saturating_add(delay) > elapsed_max;
             if !error.is_retryable() || is_late || *ending.borrow() {
                 return Err(error);
@@ -217,7 +218,8 @@ impl RunningExporter {
             Err(_) => {
                 self.task.abort();
                 tracing::warn!(
-                    component = "tracing", ?limit,
+                    component = "tracing",
+                    ?limit,
                     "the collector did not take the last spans in time, they are dropped"
                 );
             }

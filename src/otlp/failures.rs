@@ -35,7 +35,11 @@ impl FailureLog {
     pub(super) fn rejected(&mut self, collector: &str, spans: i64, why: &str) {
         if let Some(left_out) = self.admit() {
             tracing::warn!(
-                component = "tracing", collector, spans, left_out, err = why,
+                component = "tracing",
+                collector,
+                spans,
+                left_out,
+                err = why,
                 "the collector refused some spans"
             );
         }

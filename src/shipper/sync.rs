@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use super::upload::{BlockUpload, UploadError, is_published};
 use crate::disk::DiskError;
 use crate::model::{BlockId, ErrorChain, ShippedBlock};
 use crate::objstore::BucketError;
+use crate::trace::Span;
 
 /// What to do about a block that can't be read.
 const UNREADABLE_REMEDY: &str = "make the file readable for outrigger; younger blocks wait for it, \
@@ -335,7 +337,19 @@ impl Shipper {
         }
     }
 
+    /// In a span of its own, as nobody asked for it.
     async fn ship(&mut self, candidate: &Candidate) -> Result<(), UploadError> {
+        let tracer = self.tracer.as_ref();
+        let span = tracer.map_or_else(Span::none, |tracer| tracer.root("ship_block"));
+        span.note_with("block", || candidate.id.to_string());
+        let outcome = span.around(pin!(self.ship_in_span(candidate))).await;
+        if let Err(error) = &outcome {
+            span.fail(&ErrorChain(error));
+        }
+        outcome
+    }
+
+    async fn ship_in_span(&mut self, candidate: &Candidate) -> Result<(), UploadError> {
         let id = candidate.id;
         let labels = self.labels.borrow().clone();
         if labels.is_empty() {

@@ -33,10 +33,8 @@ struct Sent<'a>(&'a mut HeaderMap);
 
 /// Where a call comes from: empty where its headers do not tell.
 pub(super) fn extract(headers: &HeaderMap) -> Context {
-    let context = TraceContextPropagator::new().extract_with_context(
-        &Context::new(),
-        &Received(headers),
-    );
+    let context =
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &Received(headers));
     let (context, is_debug) = match context.has_active_span() {
         true => (context, false),
         false => match jaeger(headers) {

@@ -3,9 +3,7 @@
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{
-    Sampler, SamplingDecision, SamplingResult, ShouldSample,
-};
+use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
 /// What is decided where nobody has decided before.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,14 +98,10 @@ impl ShouldSample for ForcedOr {
     ) -> SamplingResult {
         let forced = parent_context.filter(|context| context.get::<Forced>().is_some());
         match forced {
-            None => self.0.should_sample(
-                parent_context,
-                trace_id,
-                name,
-                span_kind,
-                attributes,
-                links,
-            ),
+            None => {
+                self.0
+                    .should_sample(parent_context, trace_id, name, span_kind, attributes, links)
+            }
             Some(context) => SamplingResult {
                 decision: SamplingDecision::RecordAndSample,
                 attributes: Vec::new(),

@@ -132,7 +132,9 @@ impl Span {
     }
 
     fn recorded(&self) -> Option<&Context> {
-        self.0.as_ref().filter(|context| context.span().is_recording())
+        self.0
+            .as_ref()
+            .filter(|context| context.span().is_recording())
     }
 }
 

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::trace::{SpanId, Status};
 use opentelemetry_sdk::trace::SpanData;
-use proptest::prelude::*;
 use prometheus_client::metrics::counter::Counter;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -64,7 +64,10 @@ async fn spans_stand_below_the_callers_and_each_other() {
     }
     assert_eq!(inner.status, Status::error("broken"));
     assert_eq!(inner.events.events[0].name, "error");
-    assert_eq!(inner.attributes[0].value.as_str().len(), ATTRIBUTE_BYTES_MAX);
+    assert_eq!(
+        inner.attributes[0].value.as_str().len(),
+        ATTRIBUTE_BYTES_MAX
+    );
     let expected = format!("00-{TRACE_ID}-{}-01", inner.span_context.span_id());
     assert_eq!(sent["traceparent"], expected);
     assert!(!sent.contains_key("tracestate"));
@@ -83,30 +86,71 @@ async fn without_a_tracer_there_is_nothing() {
 #[tokio::test]
 async fn an_unsampled_caller_is_told_on_and_not_recorded() {
     let (tracer, mut spans) = traced(Sampling::DEFAULT);
-    let call = tracer.call("/t/One".to_owned(), &headers(&[("traceparent", W3C_UNSAMPLED)]));
+    let call = tracer.call(
+        "/t/One".to_owned(),
+        &headers(&[("traceparent", W3C_UNSAMPLED)]),
+    );
     let mut sent = HeaderMap::new();
     call.around(async { inject(&mut sent) }).await;
     assert!(call.trace_id().is_none() && !call.is_recording());
     drop(call);
     assert!(spans.try_recv().is_err());
     let told = sent["traceparent"].to_str().unwrap();
-    assert!(told.starts_with("00-4bf92f35") && told.ends_with("-00"), "{told}");
+    assert!(
+        told.starts_with("00-4bf92f35") && told.ends_with("-00"),
+        "{told}"
+    );
 }
 
 #[test]
 fn samplers_decide_as_their_names_say() {
     let all = Root::Ratio(1.0);
-    let anew = Parents::Followed { local_anew: false, remote_anew: true };
+    let anew = Parents::Followed {
+        local_anew: false,
+        remote_anew: true,
+    };
     // Without a parent, below a recorded one, below one that is not.
     for (name, sampling, expected) in [
-        ("always", sampling(Root::Always, Parents::Ignored), [true, true, true]),
-        ("never", sampling(Root::Never, Parents::Ignored), [false, false, false]),
-        ("ratio 0", sampling(Root::Ratio(0.0), Parents::Ignored), [false, false, false]),
-        ("ratio 1", sampling(all, Parents::Ignored), [true, true, true]),
-        ("parent, always", sampling(Root::Always, Parents::FOLLOWED), [true, true, false]),
-        ("parent, never", sampling(Root::Never, Parents::FOLLOWED), [false, true, false]),
-        ("parent, ratio 0", sampling(Root::Ratio(0.0), Parents::FOLLOWED), [false, true, false]),
-        ("parent anew, never", sampling(Root::Never, anew), [false, false, false]),
+        (
+            "always",
+            sampling(Root::Always, Parents::Ignored),
+            [true, true, true],
+        ),
+        (
+            "never",
+            sampling(Root::Never, Parents::Ignored),
+            [false, false, false],
+        ),
+        (
+            "ratio 0",
+            sampling(Root::Ratio(0.0), Parents::Ignored),
+            [false, false, false],
+        ),
+        (
+            "ratio 1",
+            sampling(all, Parents::Ignored),
+            [true, true, true],
+        ),
+        (
+            "parent, always",
+            sampling(Root::Always, Parents::FOLLOWED),
+            [true, true, false],
+        ),
+        (
+            "parent, never",
+            sampling(Root::Never, Parents::FOLLOWED),
+            [false, true, false],
+        ),
+        (
+            "parent, ratio 0",
+            sampling(Root::Ratio(0.0), Parents::FOLLOWED),
+            [false, true, false],
+        ),
+        (
+            "parent anew, never",
+            sampling(Root::Never, anew),
+            [false, false, false],
+        ),
         ("default", Sampling::DEFAULT, [true, true, false]),
     ] {
         let parents = [None, Some(W3C), Some(W3C_UNSAMPLED)];
@@ -140,7 +184,10 @@ async fn what_is_asked_for_is_recorded_whatever_the_sampler_says() {
         &[("x-thanos-force-tracing", "1")][..],
         &[("baggage", "a=b, x-thanos-force-tracing=true;p=1")],
         &[("uber-trace-id", "1:2:0:3")],
-        &[("traceparent", W3C_UNSAMPLED), ("x-thanos-force-tracing", "yes")],
+        &[
+            ("traceparent", W3C_UNSAMPLED),
+            ("x-thanos-force-tracing", "yes"),
+        ],
     ] {
         let (tracer, mut spans) = traced(never);
         let call = tracer.call("/t/One".to_owned(), &headers(forced));
@@ -151,8 +198,11 @@ async fn what_is_asked_for_is_recorded_whatever_the_sampler_says() {
         assert_eq!(call.attributes[0].key.as_str(), "thanos.force_tracing");
     }
     // Queriers always send the member; it is empty where nobody asked.
-    for other in ["x-thanos-force-tracing=", "x-thanos-force-tracing=;p=1", "x-thanos-force-tracing"]
-    {
+    for other in [
+        "x-thanos-force-tracing=",
+        "x-thanos-force-tracing=;p=1",
+        "x-thanos-force-tracing",
+    ] {
         assert!(called(never, &[("baggage", other)]).is_none(), "{other}");
     }
     assert!(called(never, &[("x-thanos-force-tracing", "")]).is_none());
@@ -162,37 +212,68 @@ async fn what_is_asked_for_is_recorded_whatever_the_sampler_says() {
 fn jaegers_header_is_read_where_there_is_no_other() {
     let read = |text: &str| {
         let span = called(Sampling::DEFAULT, &[("uber-trace-id", text)])?;
-        Some((span.span_context.trace_id().to_string(), span.parent_span_id.to_string()))
+        Some((
+            span.span_context.trace_id().to_string(),
+            span.parent_span_id.to_string(),
+        ))
     };
     let (short, span) = ("000000000000000000000000000000ab", "00000000000000cd");
-    for text in ["ab:cd:0:1", "AB:CD:0:1", "00ab:cd:ef:01", "ab%3Acd%3A0%3A1", "ab%3acd%3a0%3a3"] {
-        assert_eq!(read(text), Some((short.to_owned(), span.to_owned())), "{text}");
+    for text in [
+        "ab:cd:0:1",
+        "AB:CD:0:1",
+        "00ab:cd:ef:01",
+        "ab%3Acd%3A0%3A1",
+        "ab%3acd%3a0%3a3",
+    ] {
+        assert_eq!(
+            read(text),
+            Some((short.to_owned(), span.to_owned())),
+            "{text}"
+        );
     }
     assert_eq!(read("ab:cd:0:0"), None, "it is not sampled");
     let long = read(&format!("{TRACE_ID}:{SPAN_ID}:0:1")).unwrap();
     assert_eq!(long, (TRACE_ID.to_owned(), SPAN_ID.to_owned()));
     // What is no such header begins a trace of its own.
     for text in [
-        "", ":", "ab:cd:0", "ab:cd:0:1:2", "0:cd:0:1", "ab:0:0:1", "+ab:cd:0:1", "ab:cd:0:",
-        "ab:xy:0:1", "ab:cd:0:100", "1ab00000000000000000000000000000000:cd:0:1",
+        "",
+        ":",
+        "ab:cd:0",
+        "ab:cd:0:1:2",
+        "0:cd:0:1",
+        "ab:0:0:1",
+        "+ab:cd:0:1",
+        "ab:cd:0:",
+        "ab:xy:0:1",
+        "ab:cd:0:100",
+        "1ab00000000000000000000000000000000:cd:0:1",
     ] {
         let (trace, parent) = read(text).unwrap();
         assert_ne!(trace, short, "{text}");
         assert_eq!(parent, SpanId::INVALID.to_string(), "{text}");
     }
-    let both = called(Sampling::DEFAULT, &[("uber-trace-id", "ab:cd:0:1"), ("traceparent", W3C)]);
+    let both = called(
+        Sampling::DEFAULT,
+        &[("uber-trace-id", "ab:cd:0:1"), ("traceparent", W3C)],
+    );
     assert_eq!(both.unwrap().span_context.trace_id().to_string(), TRACE_ID);
 }
 
 #[tokio::test]
 async fn trace_state_is_carried_on_unless_it_is_long() {
-    for (state, expected) in [("a=b,c=d".to_owned(), true), (format!("a={}", "x".repeat(511)), false)] {
+    for (state, expected) in [
+        ("a=b,c=d".to_owned(), true),
+        (format!("a={}", "x".repeat(511)), false),
+    ] {
         let (tracer, _spans) = traced(Sampling::DEFAULT);
         let pairs = [("traceparent", W3C), ("tracestate", state.as_str())];
         let call = tracer.call("/t/One".to_owned(), &headers(&pairs));
         let mut sent = HeaderMap::new();
         call.around(async { inject(&mut sent) }).await;
-        assert_eq!(sent.get("tracestate").is_some_and(|told| *told == state), expected);
+        assert_eq!(
+            sent.get("tracestate").is_some_and(|told| *told == state),
+            expected
+        );
         assert!(sent.contains_key("traceparent"));
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use grpc::GrpcPart;
 use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
+use spans::TracingPart;
 
 use super::CommandError;
 use crate::api::{BuildInfo, Endpoints, ProcessCollector, WebAccess, request_log};
@@ -26,6 +27,7 @@ use crate::model::Clock;
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
 use crate::objstore::BucketConfig;
+use crate::otlp::TracingConfig;
 use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch,
@@ -35,6 +37,7 @@ use crate::reloader::Reloader;
 mod grpc;
 mod reloader;
 mod shipping;
+mod spans;
 mod status;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
@@ -79,6 +82,7 @@ struct Parts {
     peer: PeerWatch,
     shipper: Option<ShipperPart>,
     grpc: GrpcPart,
+    tracing: Option<TracingPart>,
     ready_timeout: Duration,
     grace: Duration,
 }
@@ -91,6 +95,7 @@ struct Settings {
     client: Client,
     access: WebAccess,
     request_log: RequestLog,
+    tracing: Option<TracingConfig>,
 }
 
 fn prepare(
@@ -107,14 +112,16 @@ fn prepare(
         prometheus,
         access: access(&sidecar.http)?,
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
+        tracing: spans::config(global, &documents.tracing, environment)?,
         current_dir,
     };
     let runtime = runtime()?;
-    let parts = runtime.block_on(async { build(sidecar, environment, settings).await });
+    let parts = runtime.block_on(async { build(global, sidecar, environment, settings).await });
     Ok((runtime, parts?))
 }
 
 async fn build(
+    global: &GlobalArgs,
     sidecar: &SidecarArgs,
     environment: &Environment,
     settings: Settings,
@@ -126,6 +133,7 @@ async fn build(
         client,
         access,
         request_log,
+        tracing,
     } = settings;
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
@@ -133,6 +141,8 @@ async fn build(
     let mut registry = Registry::default();
     build_info().register(&mut registry);
     ProcessCollector.register(&mut registry);
+    let tracing = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
+    let tracer = tracing.as_ref().map(TracingPart::tracer);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
     let heartbeat_config = HeartbeatConfig {
@@ -158,8 +168,10 @@ async fn build(
         &mut registry,
     );
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
-        .with_request_log(request_log);
-    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
+        .with_request_log(request_log)
+        .with_tracer(tracer.clone());
+    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?
+        .map(|shipper| shipper.with_tracer(tracer));
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -181,6 +193,7 @@ async fn build(
         peer,
         shipper,
         grpc,
+        tracing,
         ready_timeout: sidecar.prometheus.ready_timeout.to_std_or_zero(),
         grace: sidecar.http.grace_period.to_std(),
     })
@@ -307,9 +320,11 @@ impl Parts {
             peer,
             shipper,
             grpc,
+            tracing,
             ready_timeout,
             grace,
         } = self;
+        let exporter = tracing.map(TracingPart::start);
         let mut supervisor = Supervisor::new();
         let drain = supervisor.drain();
         supervisor.spawn("signal handler", async move {
@@ -354,11 +369,18 @@ impl Parts {
         let (drain, ending) = (supervisor.drain(), probe.clone());
         let told = tokio::spawn(async move {
             drain.started().await;
+            let began = Instant::now();
             ending.not_ready(&"shutting down");
             ending.not_healthy(&"shutting down");
+            began
         });
-        let ended = supervisor.run(grace.max(grpc_grace)).await;
-        told.await?;
+        let grace = grace.max(grpc_grace);
+        let ended = supervisor.run(grace).await;
+        let began = told.await?;
+        if let Some(exporter) = exporter {
+            // After all who record spans.
+            spans::finish(exporter, grace.saturating_sub(began.elapsed())).await;
+        }
         Ok(ended?)
     }
 }

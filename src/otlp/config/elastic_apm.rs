@@ -49,7 +49,9 @@ pub(super) fn parse(
         given,
         wanted: "a URL such as http://localhost:8200",
     })?;
-    remarks.push(Remark::Note(format!("APM Server gets its spans by OTLP, at {url}")));
+    remarks.push(Remark::Note(format!(
+        "APM Server gets its spans by OTLP, at {url}"
+    )));
     let is_plain = endpoint.is_plain.unwrap_or(false);
     let attributes = [
         ("service.version", version),

@@ -55,7 +55,11 @@ impl Endpoint {
 
     /// The URL of a path there.
     pub(super) fn url(&self, is_plain: bool, path: &str) -> Option<Uri> {
-        let scheme = if is_plain { Scheme::HTTP } else { Scheme::HTTPS };
+        let scheme = if is_plain {
+            Scheme::HTTP
+        } else {
+            Scheme::HTTPS
+        };
         let authority = match self.port {
             None => self.host.clone(),
             Some(port) => format!("{}:{port}", self.host),
@@ -89,19 +93,38 @@ mod tests {
             ("otel", endpoint("otel", None, None, "")),
             ("[::1]:4317", endpoint("[::1]", Some(4317), None, "")),
             ("dns:///otel:4317", endpoint("otel", Some(4317), None, "")),
-            ("http://otel:4318", endpoint("otel", Some(4318), Some(true), "")),
-            ("https://otel/a/b/", endpoint("otel", None, Some(false), "/a/b")),
+            (
+                "http://otel:4318",
+                endpoint("otel", Some(4318), Some(true), ""),
+            ),
+            (
+                "https://otel/a/b/",
+                endpoint("otel", None, Some(false), "/a/b"),
+            ),
         ] {
             assert_eq!(Endpoint::parse(text), Some(expected), "{text}");
         }
-        for text in ["", ":4317", "a b", "otel:", "otel:99999", "otel:x", "ftp://otel", "u:p@otel:1",
-            "http://", "otel:4317/v1/traces", "unix:///run/otel.sock"]
-        {
+        for text in [
+            "",
+            ":4317",
+            "a b",
+            "otel:",
+            "otel:99999",
+            "otel:x",
+            "ftp://otel",
+            "u:p@otel:1",
+            "http://",
+            "otel:4317/v1/traces",
+            "unix:///run/otel.sock",
+        ] {
             assert_eq!(Endpoint::parse(text), None, "{text}");
         }
         let bare = Endpoint::parse("otel").unwrap();
         assert_eq!(bare.address(443), "otel:443");
-        assert_eq!(bare.url(false, "v1/traces").unwrap(), "https://otel/v1/traces");
+        assert_eq!(
+            bare.url(false, "v1/traces").unwrap(),
+            "https://otel/v1/traces"
+        );
         assert_eq!(bare.url(true, "/x y"), None);
     }
 

@@ -22,7 +22,9 @@ pub(super) fn refuse(mut config: Mapping<'_>, given: &str) -> TracingConfigError
 fn remedy(config: &mut Mapping<'_>) -> Result<String, DocumentError> {
     let service = config.text("service_name")?;
     let project = config.text("project_id")?;
-    let factor = config.integer("sample_factor", "a whole number")?.unwrap_or(0);
+    let factor = config
+        .integer("sample_factor", "a whole number")?
+        .unwrap_or(0);
     let sampler = match factor {
         ..=0 => "parentbasedneversample".to_owned(),
         factor => {

@@ -55,7 +55,9 @@ pub(super) fn parse(
         "Jaeger's collector gets its spans by OTLP, at {}",
         collector.url
     )));
-    let queued = queued.and_then(|spans| usize::try_from(spans).ok()).filter(|spans| *spans > 0);
+    let queued = queued
+        .and_then(|spans| usize::try_from(spans).ok())
+        .filter(|spans| *spans > 0);
     Ok(TracingConfig {
         sampling,
         queued_spans_max: queued.unwrap_or(QUEUED_SPANS_DEFAULT).min(QUEUED_SPANS_MAX),
@@ -63,9 +65,7 @@ pub(super) fn parse(
         resource: resource(service_name, keys::tags(&tags, variable), variable),
         flush_interval: flush_interval.unwrap_or(FLUSH_INTERVAL_DEFAULT),
         destination: Destination {
-            protocol: Protocol::Http {
-                url: collector.url,
-            },
+            protocol: Protocol::Http { url: collector.url },
             address: collector.address,
             tls: collector.tls,
             headers: credentials(user, password),
@@ -84,7 +84,12 @@ struct Collector {
 
 fn collector(given: &Scalar, service: Option<&str>) -> Result<Collector, TracingConfigError> {
     let endpoint = Endpoint::parse(&given.text).filter(|endpoint| endpoint.is_plain.is_some());
-    let invalid = || keys::invalid(given, "a URL such as http://jaeger-collector:14268/api/traces");
+    let invalid = || {
+        keys::invalid(
+            given,
+            "a URL such as http://jaeger-collector:14268/api/traces",
+        )
+    };
     let endpoint = endpoint.ok_or_else(invalid)?;
     let is_plain = endpoint.is_plain.unwrap_or(false);
     let port = match endpoint.port {
@@ -129,7 +134,11 @@ fn remedy(host: &str, service: Option<&str>) -> String {
 fn credentials(user: Option<String>, password: Option<String>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if user.is_some() || password.is_some() {
-        let pair = format!("{}:{}", user.unwrap_or_default(), password.unwrap_or_default());
+        let pair = format!(
+            "{}:{}",
+            user.unwrap_or_default(),
+            password.unwrap_or_default()
+        );
         let value = format!("Basic {}", STANDARD.encode(pair));
         let is_header = keys::add_header(&mut headers, "authorization", &value);
         debug_assert!(is_header, "base64 is always a header's value");
@@ -176,7 +185,9 @@ fn sampling(
         Some("const") if param.clamp(0.0, 1.0).round() > 0.5 => Root::Always,
         Some("const") => Root::Never,
         _ => {
-            let rate = initial.filter(|rate| *rate != 0.0).unwrap_or(REMOTE_INITIAL_RATE);
+            let rate = initial
+                .filter(|rate| *rate != 0.0)
+                .unwrap_or(REMOTE_INITIAL_RATE);
             let kind = kind.as_deref().unwrap_or("ratelimiting");
             remarks.push(Remark::Warning(format!(
                 "`config.sampler_type` {kind} asks a server which traces to sample, which is not \

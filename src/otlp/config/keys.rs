@@ -36,7 +36,11 @@ pub(super) fn number(
     let Some(scalar) = mapping.scalar(key)? else {
         return Ok(None);
     };
-    let parsed = scalar.text.parse::<f64>().ok().filter(|number| number.is_finite());
+    let parsed = scalar
+        .text
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite());
     match parsed {
         Some(number) => Ok(Some(number)),
         None => Err(wrong_type(&scalar, "a number")),
@@ -78,7 +82,9 @@ pub(super) fn tags(text: &str, variable: Variable<'_>) -> Vec<(String, String)> 
     let tag = |member: &str| {
         let (key, value) = member.split_once('=')?;
         let (key, value) = (key.trim().to_owned(), value.trim());
-        let inner = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        let inner = value
+            .strip_prefix("${")
+            .and_then(|rest| rest.strip_suffix('}'));
         let value = match inner {
             None => value.to_owned(),
             Some(inner) => {
@@ -113,7 +119,10 @@ pub(super) fn invalid(scalar: &Scalar, wanted: &'static str) -> TracingConfigErr
 }
 
 /// One of so many.
-#[expect(clippy::cast_precision_loss, reason = "a fraction of traces need not be exact")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a fraction of traces need not be exact"
+)]
 pub(super) fn fraction_of(factor: i64) -> f64 {
     1.0 / factor as f64
 }

@@ -60,7 +60,9 @@ pub(super) fn parse(
     if let Some((_, name)) = name.map(|at| tags.remove(at)) {
         tags.push((SERVICE_NAME.to_owned(), name));
     }
-    let mut remarks = vec![Remark::Note(format!("Lightstep gets its spans by OTLP, at {ADDRESS}"))];
+    let mut remarks = vec![Remark::Note(format!(
+        "Lightstep gets its spans by OTLP, at {ADDRESS}"
+    ))];
     remarks.extend(keys::unknown(collector));
     remarks.extend(keys::unknown(config));
     Ok(TracingConfig {

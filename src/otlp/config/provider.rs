@@ -188,7 +188,9 @@ fn is_compressed(
         "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
         "OTEL_EXPORTER_OTLP_COMPRESSION",
     ];
-    let given = named.iter().find_map(|name| keys::variable_text(variable, name));
+    let given = named
+        .iter()
+        .find_map(|name| keys::variable_text(variable, name));
     Ok(given.is_some_and(|given| given == "gzip"))
 }
 
@@ -196,7 +198,10 @@ fn is_compressed(
 fn timeout_variable(
     variable: Variable<'_>,
 ) -> Result<Option<std::time::Duration>, TracingConfigError> {
-    for name in ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"] {
+    for name in [
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+    ] {
         let Some(given) = keys::variable_text(variable, name) else {
             continue;
         };
@@ -213,10 +218,7 @@ fn timeout_variable(
 
 /// `retry_config`. In the reference a document without `retry_enabled: true` has the defaults, and
 /// one with it never tries again, which can't be meant: here its values are used.
-fn retry(
-    config: &mut Mapping<'_>,
-    remarks: &mut Vec<Remark>,
-) -> Result<Retry, TracingConfigError> {
+fn retry(config: &mut Mapping<'_>, remarks: &mut Vec<Remark>) -> Result<Retry, TracingConfigError> {
     let mut mapping = config.mapping("retry_config")?;
     let is_given = mapping.boolean("retry_enabled")?.unwrap_or(false);
     let first = keys::duration(&mut mapping, "retry_initial_interval")?;
