@@ -51,7 +51,7 @@ enum Way {
         connection: Option<Client>,
     },
     Http {
-        client: HttpClient,
+        client: Box<HttpClient>,
         url: Uri,
     },
 }
@@ -71,7 +71,7 @@ impl Carrier {
                 connection: None,
             },
             Protocol::Http { url } => Way::Http {
-                client: http_client(destination, tls, proxy)?,
+                client: Box::new(http_client(destination, tls, proxy)?),
                 url: url.clone(),
             },
         };

@@ -21,7 +21,7 @@ use http::{HeaderMap, Uri};
 use super::error::TracingConfigError;
 use crate::model::Mapping;
 use crate::net::ClientTls;
-use crate::trace::Sampling;
+use crate::trace::{QUEUED_SPANS_DEFAULT, QUEUED_SPANS_MAX, Sampling};
 
 /// How long a batch is waited for, unless the document says otherwise: what OpenTelemetry SDKs do.
 const FLUSH_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
@@ -148,6 +148,27 @@ impl fmt::Display for Remark {
             Self::Warning(text) | Self::Note(text) => f.write_str(text),
         }
     }
+}
+
+/// How many spans may wait, and how long a batch is waited for: what the document says, else the
+/// environment, as for every OpenTelemetry SDK.
+fn pace(
+    queued_spans_max: Option<usize>,
+    flush_interval: Option<Duration>,
+    variable: Variable<'_>,
+) -> Result<(usize, Duration), TracingConfigError> {
+    let number = |name| keys::variable_number(variable, name);
+    let queued = match queued_spans_max {
+        Some(spans) => Some(spans),
+        None => number("OTEL_BSP_MAX_QUEUE_SIZE")?
+            .map(|spans| usize::try_from(spans).unwrap_or(usize::MAX)),
+    };
+    let interval = match flush_interval {
+        Some(interval) => Some(interval),
+        None => number("OTEL_BSP_SCHEDULE_DELAY")?.map(Duration::from_millis),
+    };
+    let queued = queued.unwrap_or(QUEUED_SPANS_DEFAULT).min(QUEUED_SPANS_MAX);
+    Ok((queued, interval.unwrap_or(FLUSH_INTERVAL_DEFAULT)))
 }
 
 /// The resource of a service: its name, and what else is said of it. A name or attribute of the

@@ -48,6 +48,7 @@ async fn spans_stand_below_the_callers_and_each_other() {
         inner.note("text", "x".repeat(2 * ATTRIBUTE_BYTES_MAX));
         inner.fail(&"broken");
         inner.around(async { inject(&mut sent) }).await;
+        drop(inner);
         // Current again, after what was inside.
         drop(Span::child("other"));
     })

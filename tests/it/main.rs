@@ -26,4 +26,5 @@ mod startup;
 mod status;
 mod store;
 mod support;
+mod traces;
 mod web;

@@ -22,7 +22,7 @@ use crate::app::Environment;
 use crate::app::cli::{GlobalArgs, HttpArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
-use crate::lifecycle::{Probe, ProbeMetrics, Signals, Supervisor};
+use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
 use crate::model::Clock;
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
@@ -145,15 +145,9 @@ async fn build(
     let tracer = tracing.as_ref().map(TracingPart::tracer);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
-    let heartbeat_config = HeartbeatConfig {
-        interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
-        timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
-        min_time: sidecar.tsdb.min_time,
-        clock: environment.clock.clone(),
-        uploads: bucket.is_some().then(|| expectations(sidecar, current_dir)),
-    };
+    let uploads = bucket.is_some().then(|| expectations(sidecar, current_dir));
     let (heartbeat, peer) = Heartbeat::new(
-        heartbeat_config,
+        heartbeat_config(sidecar, environment, uploads),
         client.clone(),
         probe.clone(),
         peer_metrics,
@@ -245,6 +239,20 @@ fn request_logging(sidecar: &SidecarArgs, yaml: &str, clock: &Clock) -> anyhow::
         tracing::warn!(flag = "request.logging-config", "{warning}");
     }
     Ok(request_log)
+}
+
+fn heartbeat_config(
+    sidecar: &SidecarArgs,
+    environment: &Environment,
+    uploads: Option<FlagExpectations>,
+) -> HeartbeatConfig {
+    HeartbeatConfig {
+        interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
+        timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
+        min_time: sidecar.tsdb.min_time,
+        clock: environment.clock.clone(),
+        uploads,
+    }
 }
 
 fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations {
@@ -365,15 +373,7 @@ impl Parts {
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
-        // At once, so that nobody is sent here while calls under way are finished.
-        let (drain, ending) = (supervisor.drain(), probe.clone());
-        let told = tokio::spawn(async move {
-            drain.started().await;
-            let began = Instant::now();
-            ending.not_ready(&"shutting down");
-            ending.not_healthy(&"shutting down");
-            began
-        });
+        let told = tokio::spawn(tell_the_end(supervisor.drain(), probe));
         let grace = grace.max(grpc_grace);
         let ended = supervisor.run(grace).await;
         let began = told.await?;
@@ -383,6 +383,16 @@ impl Parts {
         }
         Ok(ended?)
     }
+}
+
+/// Tells of the end when it begins, so that nobody is sent here while calls under way are finished;
+/// when that was.
+async fn tell_the_end(drain: Drain, probe: Probe) -> Instant {
+    drain.started().await;
+    let began = Instant::now();
+    probe.not_ready(&"shutting down");
+    probe.not_healthy(&"shutting down");
+    began
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use http::HeaderMap;
 use super::endpoint::Endpoint;
 use super::provider::TRACES_PATH;
 use super::{
-    Destination, FLUSH_INTERVAL_DEFAULT, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig,
-    Variable, keys, resource,
+    Destination, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig, Variable, keys, pace,
+    resource,
 };
 use crate::model::Mapping;
 use crate::net::ClientTls;
 use crate::otlp::error::TracingConfigError;
-use crate::trace::{Parents, QUEUED_SPANS_DEFAULT, Root, Sampling};
+use crate::trace::{Parents, Root, Sampling};
 
 const SERVER_URL: &str = "ELASTIC_APM_SERVER_URL";
 const SERVER_URL_DEFAULT: &str = "http://localhost:8200";
@@ -61,15 +61,16 @@ pub(super) fn parse(
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)))
         .collect();
+    let (queued_spans_max, flush_interval) = pace(None, None, variable)?;
     Ok(TracingConfig {
         sampling: Sampling {
             root: Root::Ratio(rate),
             parents: Parents::FOLLOWED,
         },
-        queued_spans_max: QUEUED_SPANS_DEFAULT,
+        queued_spans_max,
         remarks,
         resource: resource(name, attributes, variable),
-        flush_interval: FLUSH_INTERVAL_DEFAULT,
+        flush_interval,
         destination: Destination {
             protocol: Protocol::Http { url },
             address: endpoint.address(if is_plain { 80 } else { 443 }),

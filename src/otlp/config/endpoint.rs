@@ -35,12 +35,12 @@ impl Endpoint {
                 (parts.authority?, Some(is_plain), path)
             }
         };
-        let port = match authority.port() {
-            None => None,
-            Some(port) => Some(port.as_str().parse().ok()?),
+        // Not what the parser says of the port: it passes over one that is no number.
+        let port = match authority.as_str().strip_prefix(authority.host())? {
+            "" => None,
+            rest => Some(rest.strip_prefix(':')?.parse().ok()?),
         };
-        let is_bare = !authority.as_str().contains('@') && !authority.as_str().ends_with(':');
-        (is_bare && !authority.host().is_empty()).then(|| Self {
+        (!authority.host().is_empty()).then(|| Self {
             host: authority.host().to_owned(),
             port,
             is_plain,

@@ -11,13 +11,13 @@ use http::HeaderMap;
 use super::endpoint::Endpoint;
 use super::provider::TRACES_PATH;
 use super::{
-    Destination, FLUSH_INTERVAL_DEFAULT, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig,
-    Variable, keys, resource,
+    Destination, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig, Variable, keys, pace,
+    resource,
 };
 use crate::model::{Mapping, Scalar};
 use crate::net::ClientTls;
 use crate::otlp::error::TracingConfigError;
-use crate::trace::{Parents, QUEUED_SPANS_DEFAULT, QUEUED_SPANS_MAX, Root, Sampling};
+use crate::trace::{Parents, Root, Sampling};
 
 /// Where a collector listens for Thrift over HTTP.
 const THRIFT_PORT: u16 = 14268;
@@ -55,15 +55,15 @@ pub(super) fn parse(
         "Jaeger's collector gets its spans by OTLP, at {}",
         collector.url
     )));
-    let queued = queued
-        .and_then(|spans| usize::try_from(spans).ok())
-        .filter(|spans| *spans > 0);
+    let queued = queued.and_then(|spans| usize::try_from(spans).ok());
+    let queued = queued.filter(|spans| *spans > 0);
+    let (queued_spans_max, flush_interval) = pace(queued, flush_interval, variable)?;
     Ok(TracingConfig {
         sampling,
-        queued_spans_max: queued.unwrap_or(QUEUED_SPANS_DEFAULT).min(QUEUED_SPANS_MAX),
+        queued_spans_max,
         remarks,
         resource: resource(service_name, keys::tags(&tags, variable), variable),
-        flush_interval: flush_interval.unwrap_or(FLUSH_INTERVAL_DEFAULT),
+        flush_interval,
         destination: Destination {
             protocol: Protocol::Http { url: collector.url },
             address: collector.address,

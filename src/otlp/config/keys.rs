@@ -67,6 +67,24 @@ pub(super) fn variable_text(variable: Variable<'_>, name: &str) -> Option<String
     (!value.is_empty()).then_some(value)
 }
 
+/// A variable's value as a number above zero.
+pub(super) fn variable_number(
+    variable: Variable<'_>,
+    name: &'static str,
+) -> Result<Option<u64>, TracingConfigError> {
+    let Some(given) = variable_text(variable, name) else {
+        return Ok(None);
+    };
+    match given.parse::<u64>().ok().filter(|number| *number > 0) {
+        Some(number) => Ok(Some(number)),
+        None => Err(TracingConfigError::Variable {
+            name,
+            given,
+            wanted: "a whole number above 0",
+        }),
+    }
+}
+
 /// `key=value,…`, percent-encoded, as OpenTelemetry writes lists into variables.
 pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     let pair = |member: &str| {

@@ -4,13 +4,13 @@
 use http::HeaderMap;
 
 use super::{
-    Destination, FLUSH_INTERVAL_DEFAULT, Protocol, Remark, Retry, SERVICE_NAME, TIMEOUT_DEFAULT,
-    TracingConfig, Variable, keys, resource,
+    Destination, Protocol, Remark, Retry, SERVICE_NAME, TIMEOUT_DEFAULT, TracingConfig, Variable,
+    keys, pace, resource,
 };
 use crate::model::Mapping;
 use crate::net::ClientTls;
 use crate::otlp::error::TracingConfigError;
-use crate::trace::{Parents, QUEUED_SPANS_DEFAULT, Root, Sampling};
+use crate::trace::{Parents, Root, Sampling};
 
 const ADDRESS: &str = "ingest.lightstep.com:443";
 const TOKEN_HEADER: &str = "lightstep-access-token";
@@ -65,15 +65,16 @@ pub(super) fn parse(
     ))];
     remarks.extend(keys::unknown(collector));
     remarks.extend(keys::unknown(config));
+    let (queued_spans_max, flush_interval) = pace(None, None, variable)?;
     Ok(TracingConfig {
         sampling: Sampling {
             root: Root::Always,
             parents: Parents::Ignored,
         },
-        queued_spans_max: QUEUED_SPANS_DEFAULT,
+        queued_spans_max,
         remarks,
         resource: resource(None, tags, variable),
-        flush_interval: FLUSH_INTERVAL_DEFAULT,
+        flush_interval,
         destination: Destination {
             protocol: Protocol::Grpc,
             address: ADDRESS.to_owned(),

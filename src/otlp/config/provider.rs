@@ -1,18 +1,19 @@
 //! `type: OTLP`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::HeaderMap;
 
 use super::endpoint::Endpoint;
 use super::{
-    Destination, FLUSH_INTERVAL_DEFAULT, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig,
-    Variable, keys, resource,
+    Destination, Protocol, Remark, Retry, TIMEOUT_DEFAULT, TracingConfig, Variable, keys, pace,
+    resource,
 };
 use crate::model::{DocumentError, Mapping, Scalar};
 use crate::net::ClientTls;
 use crate::otlp::error::TracingConfigError;
-use crate::trace::{Parents, QUEUED_SPANS_DEFAULT, Root, Sampling};
+use crate::trace::{Parents, Root, Sampling};
 
 const CLIENT_TYPES: &str = "`grpc` or `http`";
 const ENDPOINT: &str = "HOST:PORT";
@@ -58,12 +59,13 @@ pub(super) fn parse(
     let place = place(&mut config, is_grpc, variable)?;
     remarks.extend(keys::unknown(tls));
     remarks.extend(keys::unknown(config));
+    let (queued_spans_max, flush_interval) = pace(None, None, variable)?;
     Ok(TracingConfig {
         sampling,
-        queued_spans_max: QUEUED_SPANS_DEFAULT,
+        queued_spans_max,
         remarks,
         resource: resource(service_name, attributes.collect(), variable),
-        flush_interval: FLUSH_INTERVAL_DEFAULT,
+        flush_interval,
         destination: Destination {
             protocol: place.protocol,
             address: place.address,
@@ -195,23 +197,14 @@ fn is_compressed(
 }
 
 /// In milliseconds.
-fn timeout_variable(
-    variable: Variable<'_>,
-) -> Result<Option<std::time::Duration>, TracingConfigError> {
+fn timeout_variable(variable: Variable<'_>) -> Result<Option<Duration>, TracingConfigError> {
     for name in [
         "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
         "OTEL_EXPORTER_OTLP_TIMEOUT",
     ] {
-        let Some(given) = keys::variable_text(variable, name) else {
-            continue;
-        };
-        let millis = given.parse::<u64>().ok().filter(|millis| *millis > 0);
-        let millis = millis.ok_or(TracingConfigError::Variable {
-            name,
-            given,
-            wanted: "a whole number of milliseconds above 0",
-        })?;
-        return Ok(Some(std::time::Duration::from_millis(millis)));
+        if let Some(millis) = keys::variable_number(variable, name)? {
+            return Ok(Some(Duration::from_millis(millis)));
+        }
     }
     Ok(None)
 }
