@@ -66,7 +66,7 @@ async fn a_series_call_and_a_shipped_block_reach_a_collector_over_grpc() {
     let prometheus = Prometheus::start(&site.data, &PrometheusSetup::default());
     let collector = Collector::start();
     let flag = collector.flag("grpc", "  compression: gzip\n");
-    let flags = [&flag, "--log.level=debug", "--store.local-blocks=false"];
+    let flags = [&flag, "--log.level=debug", "--no-store.local-blocks"];
     let arguments = site.arguments(prometheus.address(), &flags);
     let outrigger = Outrigger::start_with_environment(&[AT_ONCE], &arguments);
     let client = StoreApi::connect(ready(&outrigger)).await;
@@ -133,7 +133,7 @@ async fn local_blocks_and_lists_are_told_over_http() {
     let prometheus = Prometheus::start(&site.data, &PrometheusSetup::default());
     let collector = Collector::start();
     let flag = collector.flag("http", "  headers: {x-tenant: me}\n");
-    let arguments = site.arguments(prometheus.address(), &[&flag, "--store.local-blocks=true"]);
+    let arguments = site.arguments(prometheus.address(), &[&flag]);
     let outrigger = Outrigger::start_with_environment(&[AT_ONCE], &arguments);
     let client = StoreApi::connect(ready(&outrigger)).await;
     outrigger.wait_for_metric("outrigger_store_local_blocks", |blocks| blocks >= 1.0);
@@ -269,7 +269,7 @@ async fn without_tracing_nothing_is_told_to_anyone() {
     ] {
         let proxy = RemoteProxy::new(prometheus.address());
         let flags = [
-            "--store.local-blocks=false",
+            "--no-store.local-blocks",
             flag.as_deref().unwrap_or("--log.level=info"),
         ];
         let outrigger = site.start(proxy.address(), &flags);

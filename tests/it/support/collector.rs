@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::io::Read as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -22,8 +22,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
@@ -38,7 +38,8 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Ex
 pub(crate) struct Collector {
     address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
-    _runtime: Runtime,
+    /// Ends the thread when it is dropped.
+    _end: oneshot::Sender<()>,
 }
 
 /// A span, and whose it is.
@@ -69,34 +70,28 @@ impl Collector {
     }
 
     fn start_with(hangs: bool) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let kept = Arc::new(Mutex::new(Kept {
             hangs,
             ..Kept::default()
         }));
         let keeper = Keeper(Arc::clone(&kept));
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let keeper = keeper.clone();
-                let answer = move |request| answer(keeper.clone(), request);
-                tokio::spawn(async move {
-                    let service = hyper::service::service_fn(answer);
-                    let server = Builder::new(TokioExecutor::new());
-                    // A client that goes away is not this one's concern.
-                    drop(server.serve_connection(TokioIo::new(stream), service).await);
-                });
-            }
+        let (end, ended) = oneshot::channel::<()>();
+        // A runtime of its own, which blocks no test.
+        std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                tokio::select! {
+                    () = serve(listener, keeper) => {}
+                    _ = ended => {}
+                }
+            });
         });
         Self {
             address,
             kept,
-            _runtime: runtime,
+            _end: end,
         }
     }
 
@@ -155,6 +150,22 @@ fn text_of(attributes: &[KeyValue], key: &str) -> Option<String> {
             value: Some(Value::IntValue(number)),
         }) => Some(number.to_string()),
         other => panic!("{key} is {other:?}"),
+    }
+}
+
+async fn serve(listener: TcpListener, keeper: Keeper) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let keeper = keeper.clone();
+        tokio::spawn(async move {
+            let answer = |request| answer(keeper.clone(), request);
+            let service = hyper::service::service_fn(answer);
+            let server = auto::Builder::new(TokioExecutor::new());
+            // A client that goes away is not this one's concern.
+            drop(server.serve_connection(TokioIo::new(stream), service).await);
+        });
     }
 }
 
