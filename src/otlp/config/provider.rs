@@ -1,4 +1,5 @@
-//! `type: OTLP`.
+//! `type: OTLP`: the keys of the reference, and what OpenTelemetry's variables say where one is left
+//! out.
 
 use std::path::PathBuf;
 use std::time::Duration;
