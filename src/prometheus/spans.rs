@@ -24,6 +24,7 @@ fn name(path: &str) -> &'static str {
         "/api/v1/targets" => "/prom_targets HTTP[client]",
         "/api/v1/metadata" => "/prom_metric_metadata HTTP[client]",
         "/api/v1/query_exemplars" => "/prom_exemplars HTTP[client]",
+        "/api/v1/admin/tsdb/snapshot" => "/prom_snapshot HTTP[client]",
         "/api/v1/status/tsdb" => "/prom_tsdb_status HTTP[client]",
         path if path.starts_with("/api/v1/label/") => "/prom_label_values HTTP[client]",
         _ => "/prom HTTP[client]",

@@ -34,6 +34,7 @@ use crate::prometheus::{
 };
 use crate::reloader::Reloader;
 
+mod flush;
 mod grpc;
 mod reloader;
 mod shipping;
@@ -138,9 +139,7 @@ async fn build(
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
-    let mut registry = Registry::default();
-    build_info().register(&mut registry);
-    ProcessCollector.register(&mut registry);
+    let mut registry = registry();
     let tracing = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
     let tracer = tracing.as_ref().map(TracingPart::tracer);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
@@ -161,11 +160,15 @@ async fn build(
         client.clone(),
         &mut registry,
     );
+    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
+    let shipper = shipper.map(|shipper| {
+        shipper
+            .with_flush(&sidecar.shipper, &client)
+            .with_tracer(tracer.clone())
+    });
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log)
-        .with_tracer(tracer.clone());
-    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?
-        .map(|shipper| shipper.with_tracer(tracer));
+        .with_tracer(tracer);
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -262,6 +265,14 @@ fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations
         ignore_unequal_block_size: sidecar.shipper.ignore_unequal_block_size,
         current_dir,
     }
+}
+
+/// A registry with what is told of every process.
+fn registry() -> Registry {
+    let mut registry = Registry::default();
+    build_info().register(&mut registry);
+    ProcessCollector.register(&mut registry);
+    registry
 }
 
 fn build_info() -> BuildInfo {
@@ -369,12 +380,13 @@ impl Parts {
         let drain = supervisor.drain();
         let grpc_grace = grpc.grace();
         supervisor.spawn("gRPC server", grpc.run(drain));
+        let mut grace = grace.max(grpc_grace);
         if let Some(shipper) = shipper {
+            grace = grace.max(shipper.grace());
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
         let told = tokio::spawn(tell_the_end(supervisor.drain(), probe));
-        let grace = grace.max(grpc_grace);
         let ended = supervisor.run(grace).await;
         let began = told.await?;
         if let Some(exporter) = exporter {
