@@ -28,4 +28,5 @@ mod startup;
 mod status;
 mod store;
 mod support;
+mod traces;
 mod web;
