@@ -101,6 +101,7 @@ const ROOT_OPTIONAL: &[&str] = &[
     ".github",
     "benches",
     "fuzz",
+    "packages",
     "perf",
     "proto",
 ];
