@@ -26,16 +26,6 @@ pub(crate) struct Sources<'a> {
     pub(crate) documents: &'a Path,
 }
 
-/// How hard to try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// For shipping.
-    Small,
-    /// For tests, whose binary has debug information.
-    #[allow(dead_code, reason = "for the tests, which include this file")]
-    Fast,
-}
-
 /// `[package.metadata.deb]`, as far as it is used here; an unknown key is refused, so that none
 /// is obeyed by `cargo deb` alone.
 #[derive(Debug, Deserialize)]
@@ -81,14 +71,14 @@ const SCRIPTS: &[&str] = &["preinst", "postinst", "prerm", "postrm"];
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Builds the package into the directory and says where it is.
+/// Builds the package into the directory and says where it is; `compression` is for dpkg-deb.
 ///
 /// # Errors
 /// What can't be read, written or run, as text: there is nobody but a human to tell.
 pub(crate) fn build(
     sources: &Sources<'_>,
     directory: &Path,
-    compression: Compression,
+    compression: &[&str],
 ) -> Result<PathBuf> {
     let package = package(sources.root)?;
     let deb = &package.metadata.deb;
@@ -114,12 +104,10 @@ pub(crate) fn build(
     set_directory_modes(&tree)?;
     let name = format!("{}_{version}_{architecture}.deb", package.name);
     let built = directory.join(name);
-    let how: &[&str] = match compression {
-        Compression::Small => &["-Zxz"],
-        Compression::Fast => &["-Zgzip", "-z1"],
-    };
     let mut packing = Command::new("dpkg-deb");
-    packing.args(how).args(["--root-owner-group", "--build"]);
+    packing
+        .args(compression)
+        .args(["--root-owner-group", "--build"]);
     packing
         .args([&tree, &built])
         .env("SOURCE_DATE_EPOCH", epoch);

@@ -93,11 +93,10 @@ fn opposite(arg: &Arg) -> Option<Arg> {
         .action(ArgAction::SetTrue)
         .global(arg.is_global_set())
         .hide(arg.is_hide_set())
-        .help(
-            arg.get_help()
-                .map(|help| format!("Not: {help}"))
-                .unwrap_or_default(),
-        );
+        .help(format!(
+            "The opposite of --{}",
+            arg.get_long().unwrap_or_default()
+        ));
     Some(opposite)
 }
 

@@ -47,7 +47,7 @@ fn package(binary: &Path, directory: &Path) -> Result<(), String> {
         binary,
         documents: &documents,
     };
-    let package = deb::build(&sources, directory, deb::Compression::Small)?;
+    let package = deb::build(&sources, directory, &["-Zxz"])?;
     println!("{}", package.display());
     Ok(())
 }

@@ -17,6 +17,7 @@ mod cli;
 mod grpc;
 mod ledger;
 mod metrics;
+mod packages;
 mod reloader;
 mod remote_read;
 mod s3;
