@@ -180,7 +180,7 @@ fn it_runs_as_the_operator_has_it_on_a_read_only_root() {
         mount --bind \"$data\" \"$image/prometheus\"
         mount --bind \"$bucket\" \"$image/bucket\"
         mount -o remount,bind,ro \"$image\"
-        exec env -i chroot {user} \"$image\" /bin/thanos \"$@\""
+        exec env -i PATH=/usr/sbin:/usr/bin chroot {user} \"$image\" /bin/thanos \"$@\""
     );
     let Some(mut command) = with_mounts("the image in a chroot", &script) else {
         return;

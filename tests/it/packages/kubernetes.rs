@@ -414,7 +414,9 @@ fn prometheus_stays_until_outrigger_is_gone() {
     outrigger.process.signal(Signal::STOP);
     let mut waiting = Process::spawn("hook", &mut hook(&site, outrigger.address()));
     std::thread::sleep(Duration::from_secs(4));
-    assert!(waiting.is_running(), "it did not wait: {}", waiting.log());
+    if !waiting.is_running() {
+        panic!("it did not wait: {:?}: {}", waiting.wait(), waiting.log());
+    }
     outrigger.process.signal(Signal::CONT);
     outrigger.process.stop();
     assert_eq!(waiting.wait().code(), Some(0), "{}", waiting.log());
