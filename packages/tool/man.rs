@@ -134,6 +134,10 @@ fn files(page: &mut Roff) {
             "Which blocks are in the bucket. Prometheus reads it where it delays compaction.",
         ),
         (
+            "<tsdb.path>/outrigger.flushed.json",
+            "What --shipper.flush-on-shutdown put into the bucket and Prometheus' own block replaces.",
+        ),
+        (
             "<tsdb.path>/thanos/upload/",
             "Blocks under way: hard links, so that Prometheus may delete its own, and how far each is.",
         ),

@@ -14,7 +14,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{at, file, has, parsed, text, yaml};
-use crate::support::{Process, Site, outrigger_command, promtool};
+use crate::support::{
+    Process, Prometheus, PrometheusSetup, Site, eventually, outrigger_command, promtool,
+};
 
 const IMAGE: &str = "registry.example/outrigger:0.1.0";
 
@@ -360,37 +362,56 @@ fn hooks() -> Vec<String> {
     containers.map(hook).to_vec()
 }
 
+/// How long outrigger may flush, by the arguments of each example.
+fn flush_seconds() -> Vec<u64> {
+    let operator = yaml(&text("kubernetes/operator.yaml"));
+    let stack = yaml(&text("kubernetes/kube-prometheus-stack.yaml"));
+    let arguments = [
+        texts(&container(&pod(), "outrigger"), "/args"),
+        operator_arguments(&operator[0]["spec"]["thanos"]),
+        operator_arguments(&stack[0]["prometheus"]["prometheusSpec"]["thanos"]),
+    ];
+    let seconds = arguments.map(|arguments| {
+        let cli::Command::Sidecar(args) = parsed(arguments).command else {
+            panic!("another command");
+        };
+        assert!(args.shipper.flush_on_shutdown);
+        args.shipper.flush_timeout.to_std_or_zero().as_secs()
+    });
+    seconds.to_vec()
+}
+
+/// The flush ends before the hook does, and the hook before Kubernetes loses patience.
 #[test]
-fn the_hook_ends_before_kubernetes_loses_patience() {
-    let seconds: Vec<u64> = hooks()
-        .iter()
-        .map(|hook| {
-            hook.split("timeout ")
-                .nth(1)
-                .unwrap()
-                .split(' ')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        })
-        .collect();
+fn limits_stand_in_the_right_order() {
+    let number = |hook: &String| -> u64 {
+        let limit = hook
+            .split("timeout ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        limit.unwrap().parse().unwrap()
+    };
+    let limits: Vec<u64> = hooks().iter().map(number).collect();
     let grace = pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(seconds[0] + 120 <= grace, "{seconds:?}");
     // The operator gives its pods ten minutes.
-    assert_eq!(seconds[1..], [540, 540]);
-    let bare: BTreeSet<String> = hooks()
-        .iter()
-        .zip(&seconds)
-        .map(|(hook, limit)| hook.replace(&limit.to_string(), "N"))
+    let graces = [grace, 600, 600];
+    for ((limit, grace), flush) in limits.iter().zip(graces).zip(flush_seconds()) {
+        assert!(
+            flush + 30 <= *limit && limit + 30 <= grace,
+            "{flush} {limit} {grace}"
+        );
+    }
+    let bare = hooks().into_iter().zip(&limits);
+    let bare: BTreeSet<String> = bare
+        .map(|(hook, limit)| hook.replace(&format!("timeout {limit}"), "timeout"))
         .collect();
     assert_eq!(bare.len(), 1, "{bare:?}");
 }
 
-/// The hook for this outrigger, without its first pause.
+/// The hook for this outrigger, with a shorter pause at its begin.
 fn hook(site: &Site, http: std::net::SocketAddr) -> Command {
     let hook = hooks()[0]
-        .replace("sleep 5", "true")
+        .replace("sleep 5", "sleep 1")
         .replace("http://localhost:10902", &format!("http://{http}"))
         .replace("/prometheus", site.data.to_str().unwrap());
     let mut command = Command::new("sh");
@@ -412,6 +433,13 @@ fn prometheus_stays_until_outrigger_is_gone() {
     assert!(at_once.success());
     // The pod ends, and outrigger has something left to do: here, it is stopped while it does.
     outrigger.process.signal(Signal::STOP);
+    let state = format!("/proc/{}/stat", outrigger.process.id());
+    eventually("all of it is stopped", || {
+        fs::read_to_string(&state)
+            .unwrap()
+            .contains(") T ")
+            .then_some(())
+    });
     let mut waiting = Process::spawn("hook", &mut hook(&site, outrigger.address()));
     std::thread::sleep(Duration::from_secs(4));
     if !waiting.is_running() {
@@ -420,4 +448,28 @@ fn prometheus_stays_until_outrigger_is_gone() {
     outrigger.process.signal(Signal::CONT);
     outrigger.process.stop();
     assert_eq!(waiting.wait().code(), Some(0), "{}", waiting.log());
+}
+
+#[test]
+fn prometheus_stays_until_its_head_is_in_the_bucket() {
+    if !has("wget", "the hook of Prometheus") || !has("flock", "the hook of Prometheus") {
+        return;
+    }
+    let site = Site::new();
+    let setup = PrometheusSetup {
+        flags: vec!["--web.enable-admin-api".to_owned()],
+        ..PrometheusSetup::cutting_blocks()
+    };
+    let prometheus = Prometheus::start(&site.data, &setup);
+    let mut outrigger = site.start(prometheus.address(), &["--shipper.flush-on-shutdown"]);
+    outrigger.wait_for_metric("thanos_shipper_uploads_total", |uploads| uploads >= 1.0);
+    outrigger.process.signal(Signal::TERM);
+    let hook = hook(&site, outrigger.address()).status().unwrap();
+    assert!(hook.success());
+    let log = outrigger.process.log();
+    assert!(
+        log.contains("the head is in the bucket"),
+        "the hook did not wait: {log}"
+    );
+    assert_eq!(outrigger.process.wait().code(), Some(0));
 }
