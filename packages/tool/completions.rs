@@ -48,13 +48,14 @@ fn with_dotted_flags(script: &str) -> String {
         .collect();
     let flags = flags.join(" ");
     format!(
-        "{head}# Print the command of the line so far, if it has one: the first word that is neither a\n\
-         # flag nor its value.\n\
+        "{head}# Print the command of the line so far, if it has one: the first word that is\n\
+         # neither a flag nor its value.\n\
          function __fish_outrigger_needs_command\n\
          \x20   set -l cmd (commandline -opc)\n\
          \x20   set -l before\n\
          \x20   for word in $cmd[2..]\n\
-         \x20       if not string match -q -- '-*' $word; and not contains -- \"$before\" {flags}\n\
+         \x20       if not string match -q -- '-*' $word\n\
+         \x20               and not contains -- \"$before\" {flags}\n\
          \x20           echo $word\n\
          \x20           return 1\n\
          \x20       end\n\

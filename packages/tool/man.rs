@@ -112,7 +112,7 @@ fn more(name: &str) -> Roff {
 fn examples(page: &mut Roff) {
     page.control("SH", ["EXAMPLES"]);
     page.text([roman(
-        "Beside a Prometheus of this machine, shipping its blocks to a bucket and answering queriers:",
+        "Beside a Prometheus of this machine, shipping its blocks and answering queriers:",
     )]);
     page.control("PP", []).control("EX", []);
     page.text([roman("outrigger sidecar \\")]);
@@ -135,11 +135,11 @@ fn files(page: &mut Roff) {
         ),
         (
             "<tsdb.path>/outrigger.flushed.json",
-            "What --shipper.flush-on-shutdown put into the bucket and Prometheus' own block replaces.",
+            "What --shipper.flush-on-shutdown put into the bucket, until Prometheus' own is there.",
         ),
         (
             "<tsdb.path>/thanos/upload/",
-            "Blocks under way: hard links, so that Prometheus may delete its own, and how far each is.",
+            "Blocks under way, as hard links: Prometheus may delete its own; and how far each is.",
         ),
     ];
     for (path, what) in rows {

@@ -1,7 +1,7 @@
 //! What confines the process from outside: the seccomp profile for containers and the systemd unit.
 //!
 //! Their system calls become a filter (by seccompiler, with the numbers of the C headers) on a
-//! thread of the test, whose children have it too; outrigger must do its work below it, by io_uring.
+//! thread of the test, whose children have it too; outrigger must ship by io_uring below it.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! The Kubernetes examples: flags that exist, ports and paths that meet, and what is run by a shell.
+//! The Kubernetes examples: flags that exist, ports and paths that meet, and shell that is run.
 //!
 //! There is no cluster. What the examples claim of outrigger is held against its own command line;
 //! the hook that keeps Prometheus until the flush is over, and the container that writes its
