@@ -15,6 +15,7 @@ mod bench;
 mod block;
 mod cli;
 mod flush;
+mod golden;
 mod grpc;
 mod ledger;
 mod metrics;
