@@ -108,6 +108,7 @@ const ROOT_OPTIONAL: &[&str] = &[
     ".github",
     "benches",
     "fuzz",
+    "packages",
     "perf",
     "proto",
 ];

@@ -19,6 +19,7 @@ mod golden;
 mod grpc;
 mod ledger;
 mod metrics;
+mod packages;
 mod reloader;
 mod remote_read;
 mod s3;
