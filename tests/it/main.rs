@@ -29,4 +29,5 @@ mod startup;
 mod status;
 mod store;
 mod support;
+mod traces;
 mod web;
