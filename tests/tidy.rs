@@ -22,7 +22,8 @@ const LAYERS: &[(&str, u8, &str)] = &[
     (
         "app",
         5,
-        "api shipper store query reloader objstore prometheus tsdb net disk model lifecycle proto",
+        "api shipper store query reloader objstore prometheus tsdb net disk confinement model \
+         lifecycle proto",
     ),
     ("api", 4, "store query prometheus net proto model lifecycle"),
     ("shipper", 3, "objstore disk tsdb model lifecycle"),
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("tsdb", 1, "model"),
     ("net", 1, "lifecycle"),
     ("disk", 1, "lifecycle"),
+    ("confinement", 0, ""),
     ("model", 0, ""),
     ("lifecycle", 0, ""),
     ("proto", 0, ""),

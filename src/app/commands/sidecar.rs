@@ -1,7 +1,7 @@
 //! `outrigger sidecar`: builds the parts and runs them.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::app::cli::{GlobalArgs, HttpArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
 use crate::lifecycle::{Probe, ProbeMetrics, Signals, Supervisor};
-use crate::model::Clock;
+use crate::model::{Clock, ConfinementStatus};
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
 use crate::objstore::BucketConfig;
@@ -32,6 +32,7 @@ use crate::prometheus::{
 };
 use crate::reloader::Reloader;
 
+mod confinement;
 mod grpc;
 mod reloader;
 mod shipping;
@@ -91,6 +92,8 @@ struct Settings {
     client: Client,
     access: WebAccess,
     request_log: RequestLog,
+    /// Files that are read while the process runs, named in documents.
+    files: Vec<PathBuf>,
 }
 
 fn prepare(
@@ -101,16 +104,23 @@ fn prepare(
     let documents = Documents::load(global, sidecar, &*environment.variable)?;
     let current_dir = current_dir()?;
     let prometheus = BaseUrl::try_from(sidecar.prometheus.url.uri())?;
+    let access = access(&sidecar.http)?;
+    let mut files = access.files();
+    let http_client = http_client(&documents.prometheus_http_client)?;
+    files.extend(http_client.files().map(Path::to_owned));
     let settings = Settings {
         bucket: bucket_config(&documents.objstore, &current_dir)?,
-        client: client(prometheus.clone(), &documents.prometheus_http_client)?,
+        client: client(prometheus.clone(), http_client)?,
         prometheus,
-        access: access(&sidecar.http)?,
+        access,
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
         current_dir,
+        files,
     };
+    // Everything below runs confined.
+    let confined = confinement::apply(global, sidecar, &settings, environment);
     let runtime = runtime()?;
-    let parts = runtime.block_on(async { build(sidecar, environment, settings).await });
+    let parts = runtime.block_on(async { build(sidecar, environment, settings, confined).await });
     Ok((runtime, parts?))
 }
 
@@ -118,6 +128,7 @@ async fn build(
     sidecar: &SidecarArgs,
     environment: &Environment,
     settings: Settings,
+    confined: ConfinementStatus,
 ) -> anyhow::Result<Parts> {
     let Settings {
         current_dir,
@@ -126,6 +137,7 @@ async fn build(
         client,
         access,
         request_log,
+        ..
     } = settings;
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
@@ -133,6 +145,7 @@ async fn build(
     let mut registry = Registry::default();
     build_info().register(&mut registry);
     ProcessCollector.register(&mut registry);
+    confinement::register(&confined, &mut registry);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
     let heartbeat_config = HeartbeatConfig {
@@ -169,6 +182,7 @@ async fn build(
         grpc: &grpc,
         shipper: shipper.as_ref(),
         reloader: reload_status,
+        confined,
     });
     Ok(Parts {
         signals,
@@ -188,7 +202,7 @@ async fn build(
 
 fn bucket_config(
     yaml: &str,
-    current_dir: &std::path::Path,
+    current_dir: &Path,
 ) -> anyhow::Result<Option<BucketConfig>> {
     if yaml.is_empty() {
         return Ok(None);
@@ -200,12 +214,16 @@ fn bucket_config(
     Ok(Some(config))
 }
 
-fn client(url: BaseUrl, http_client_yaml: &str) -> anyhow::Result<Client> {
-    let (http_client, unknown) = HttpClientConfig::parse(http_client_yaml)
-        .context("parsing Prometheus HTTP client config")?;
+fn http_client(yaml: &str) -> anyhow::Result<HttpClientConfig> {
+    let (http_client, unknown) =
+        HttpClientConfig::parse(yaml).context("parsing Prometheus HTTP client config")?;
     for key in unknown {
         tracing::warn!(flag = "prometheus.http-client", "{key}");
     }
+    Ok(http_client)
+}
+
+fn client(url: BaseUrl, http_client: HttpClientConfig) -> anyhow::Result<Client> {
     let config = crate::prometheus::Config {
         url,
         http_client,

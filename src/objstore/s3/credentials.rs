@@ -6,6 +6,7 @@
 
 mod chain;
 mod container;
+mod files;
 mod sdk;
 
 use std::error::Error as StdError;
@@ -17,6 +18,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 
 pub(in crate::objstore) use chain::ChainSettings;
+pub(in crate::objstore) use files::CredentialFiles;
 use chain::{Found, Sources};
 
 use crate::model::{Clock, ErrorChain};
