@@ -131,7 +131,9 @@ fn dangerous_rules(grants: &Grants) -> Result<Rules, ConfinementError> {
     rules.insert(libc::SYS_ioctl, input?);
     rules.extend(calls.into_iter().map(|call| (call, Vec::new())));
     if let Some(other_form) = OTHER_FORM {
-        let others = rules.iter().map(|(call, rules)| (call | other_form, rules.clone()));
+        let others = rules
+            .iter()
+            .map(|(call, rules)| (call | other_form, rules.clone()));
         let others: Vec<_> = others.collect();
         rules.extend(others);
     }

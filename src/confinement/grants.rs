@@ -71,7 +71,7 @@ impl Grants {
 
     /// A directory and all below it.
     pub fn read_directory(&mut self, path: &Path) {
-        let way = Way::of(path);
+        let way = Way::of(path).if_directory();
         if way.is_there {
             self.read.insert(way.end.clone());
         } else {
@@ -101,12 +101,13 @@ impl Grants {
     pub(super) fn read_in_place(&mut self, path: &Path) {
         self.read_as_it_is(path);
         let places = Way::of(path).places.into_iter();
-        self.read.extend(places.filter(|place| Some(place.as_path()) != path.parent()));
+        self.read
+            .extend(places.filter(|place| Some(place.as_path()) != path.parent()));
     }
 
     /// A directory in which files and directories are made, written, renamed and removed.
     pub fn write_directory(&mut self, path: &Path) {
-        let way = Way::of(path);
+        let way = Way::of(path).if_directory();
         if way.is_there {
             self.write.insert(way.end.clone());
         } else {
@@ -191,6 +192,15 @@ impl Way {
         }
         way.is_there = true;
         way.with_real_places()
+    }
+
+    /// The same, for who wants a directory: something else in its place is as good as nothing.
+    fn if_directory(mut self) -> Self {
+        if self.is_there && !self.end.is_dir() {
+            self.is_there = false;
+            self.end.pop();
+        }
+        self
     }
 
     /// Without what is not there and what would be everything.
@@ -298,10 +308,7 @@ mod tests {
         symlink(scene.at("releases/v1"), scene.at("current")).unwrap();
         let mut grants = Grants::default();
         grants.read_directory(&scene.at("current/rules"));
-        assert_eq!(
-            grants.read,
-            scene.paths(&["releases", "releases/v1/rules"])
-        );
+        assert_eq!(grants.read, scene.paths(&["releases", "releases/v1/rules"]));
     }
 
     #[test]
@@ -310,7 +317,10 @@ mod tests {
         scene.file("prometheus/rules/a.yml");
         let mut grants = Grants::default();
         grants.read_replaceable_directory(&scene.at("prometheus/rules"));
-        assert_eq!(grants.read, scene.paths(&["prometheus", "prometheus/rules"]));
+        assert_eq!(
+            grants.read,
+            scene.paths(&["prometheus", "prometheus/rules"])
+        );
         let mut grants = Grants::default();
         grants.read_replaceable_directory(Path::new("/proc"));
         assert_eq!(grants.read, BTreeSet::from([PathBuf::from("/proc")]));
@@ -332,12 +342,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_the_place_of_a_directory_may_make_room_for_it() {
+        let scene = Scene::new();
+        let file = scene.file("mnt/bucket");
+        let mut grants = Grants::default();
+        grants.write_directory(&file);
+        assert_eq!(grants.write, scene.paths(&["mnt"]));
+    }
+
+    #[test]
     fn the_root_is_never_granted_for_what_is_not_there() {
         let mut grants = Grants::default();
         grants.write_directory(Path::new("/no-such-directory/data"));
         grants.read_directory(Path::new("/no-such-directory"));
         assert!(grants.read.is_empty() && grants.write.is_empty());
-        assert!(grants.absences().iter().all(|absent| absent.granted.is_none()));
+        assert!(
+            grants
+                .absences()
+                .iter()
+                .all(|absent| absent.granted.is_none())
+        );
     }
 
     #[test]

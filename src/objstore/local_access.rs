@@ -82,14 +82,20 @@ mod tests {
         let document = "type: S3\nconfig:\n  bucket: b\n  endpoint: e:1\n  http_config:\n    \
                         tls_config: {ca_file: /c/ca, cert_file: /c/cert, key_file: /c/key}\n";
         let token = ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token");
-        let found = access(document, &[token, ("AZURE_FEDERATED_TOKEN_FILE", "/run/az")]);
+        let found = access(
+            document,
+            &[token, ("AZURE_FEDERATED_TOKEN_FILE", "/run/az")],
+        );
         let expected = ["/c/ca", "/c/cert", "/c/key", "/run/token", "/run/az"];
         assert_eq!(found.files, expected.map(PathBuf::from));
         assert!(found.written.is_empty());
 
         // With keys of its own nothing is searched.
         let keys = format!("{document}  access_key: a\n  secret_key: s\n");
-        assert_eq!(access(&keys, &[token]).files, expected[..3].iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(
+            access(&keys, &[token]).files,
+            expected[..3].iter().map(PathBuf::from).collect::<Vec<_>>()
+        );
     }
 
     #[test]

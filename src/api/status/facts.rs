@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::StatusSources;
 use crate::model::{
-    BlockId, BlockState, ConfinementStatus, IoStatus, Labels, ReloadStatus, ShippingStanding, ShippingStatus,
-    TimestampMs,
+    BlockId, BlockState, ConfinementStatus, IoStatus, Labels, ReloadStatus, ShippingStanding,
+    ShippingStatus, TimestampMs,
 };
 use crate::prometheus::PeerState;
 use crate::store::{Gate, LocalBlocks, LocalStanding};

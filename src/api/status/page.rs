@@ -4,8 +4,8 @@
 //! ([`PAGE_BYTES_MAX`]); `/api/v1/status` has the rest.
 
 use super::facts::{
-    BlockFacts, ConfinementFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts, ReloaderFacts,
-    ShippingFacts, UploadFacts,
+    BlockFacts, ConfinementFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts,
+    ReloaderFacts, ShippingFacts, UploadFacts,
 };
 use super::markup::Markup;
 use super::quantity::{Bytes, Moment, Span};

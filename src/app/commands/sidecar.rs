@@ -200,10 +200,7 @@ async fn build(
     })
 }
 
-fn bucket_config(
-    yaml: &str,
-    current_dir: &Path,
-) -> anyhow::Result<Option<BucketConfig>> {
+fn bucket_config(yaml: &str, current_dir: &Path) -> anyhow::Result<Option<BucketConfig>> {
     if yaml.is_empty() {
         return Ok(None);
     }

@@ -18,8 +18,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 
 pub(in crate::objstore) use chain::ChainSettings;
-pub(in crate::objstore) use files::CredentialFiles;
 use chain::{Found, Sources};
+pub(in crate::objstore) use files::CredentialFiles;
 
 use crate::model::{Clock, ErrorChain};
 

@@ -18,7 +18,7 @@ use crate::disk::EngineRequest;
 use crate::model::{ConfinementStatus, ErrorChain};
 use crate::reloader::Files;
 
-/// Where programs that give credentials may leave what is temporary.
+/// Where programs that give credentials may leave what is temporary, unless `TMPDIR` says so.
 const TEMPORARY: &str = "/tmp";
 
 /// Confines the process unless `--no-sandbox` is given, and tells how far.
@@ -41,7 +41,8 @@ pub(super) fn apply(
     let confined = confine(&grants);
     let status = status(&confined);
     tracing::info!(
-        landlock_abi = status.landlock_abi, seccomp = status.calls,
+        landlock_abi = status.landlock_abi,
+        seccomp = status.calls,
         reason = status.reason.as_deref().unwrap_or("complete"),
         "confined"
     );
@@ -142,7 +143,9 @@ fn grant_bucket(grants: &mut Grants, settings: &Settings, environment: &Environm
     written.for_each(|directory| grants.write_directory(directory));
     if access.runs_programs {
         grants.programs = true;
-        grants.write_directory(Path::new(TEMPORARY));
+        let temporary = (environment.variable)("TMPDIR").filter(|dir| !dir.is_empty());
+        let temporary = temporary.unwrap_or_else(|| TEMPORARY.into());
+        grants.write_directory(Path::new(&temporary));
     }
 }
 
