@@ -15,6 +15,7 @@ mod bench;
 mod block;
 mod cli;
 mod confinement;
+mod flush;
 mod grpc;
 mod ledger;
 mod metrics;

@@ -33,6 +33,7 @@ use crate::prometheus::{
 use crate::reloader::Reloader;
 
 mod confinement;
+mod flush;
 mod grpc;
 mod reloader;
 mod shipping;
@@ -142,10 +143,7 @@ async fn build(
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
-    let mut registry = Registry::default();
-    build_info().register(&mut registry);
-    ProcessCollector.register(&mut registry);
-    confinement::register(&confined, &mut registry);
+    let mut registry = registry(&confined);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
     let heartbeat_config = HeartbeatConfig {
@@ -170,9 +168,10 @@ async fn build(
         client.clone(),
         &mut registry,
     );
+    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
+    let shipper = shipper.map(|shipper| shipper.with_flush(&sidecar.shipper, &client));
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log);
-    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -256,6 +255,15 @@ fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations
         ignore_unequal_block_size: sidecar.shipper.ignore_unequal_block_size,
         current_dir,
     }
+}
+
+/// A registry with what there is to tell of the process itself.
+fn registry(confined: &ConfinementStatus) -> Registry {
+    let mut registry = Registry::default();
+    build_info().register(&mut registry);
+    ProcessCollector.register(&mut registry);
+    confinement::register(confined, &mut registry);
+    registry
 }
 
 fn build_info() -> BuildInfo {
@@ -361,7 +369,9 @@ impl Parts {
         let drain = supervisor.drain();
         let grpc_grace = grpc.grace();
         supervisor.spawn("gRPC server", grpc.run(drain));
+        let mut grace = grace.max(grpc_grace);
         if let Some(shipper) = shipper {
+            grace = grace.max(shipper.grace());
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
@@ -372,7 +382,7 @@ impl Parts {
             ending.not_ready(&"shutting down");
             ending.not_healthy(&"shutting down");
         });
-        let ended = supervisor.run(grace.max(grpc_grace)).await;
+        let ended = supervisor.run(grace).await;
         told.await?;
         Ok(ended?)
     }
