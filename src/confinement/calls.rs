@@ -63,28 +63,29 @@ const FAMILIES: [u64; 4] = [
 pub(super) fn enforce(grants: &Grants) -> Result<Seccomp, ConfinementError> {
     let architecture = architecture().ok_or(ConfinementError::Architecture)?;
     let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    let (others, refused) = (SeccompAction::Allow, errno(libc::EPERM));
+    let dangerous = program(dangerous_rules(grants)?, others, refused, architecture)?;
     if !grants.programs {
-        let (unknown, made) = (errno(libc::ENOSYS), SeccompAction::Allow);
-        apply(made_rules(grants), unknown, made, architecture)?;
+        let (unknown, allowed) = (errno(libc::ENOSYS), SeccompAction::Allow);
+        let made = program(made_rules(grants), unknown, allowed, architecture)?;
+        seccompiler::apply_filter_all_threads(&made)?;
     }
     // The later one's error counts where both refuse.
-    let (others, dangerous) = (SeccompAction::Allow, errno(libc::EPERM));
-    apply(dangerous_rules(grants)?, others, dangerous, architecture)?;
+    seccompiler::apply_filter_all_threads(&dangerous)?;
     Ok(match grants.programs {
         true => Seccomp::Dangerous,
         false => Seccomp::Listed,
     })
 }
 
-fn apply(
+fn program(
     rules: Rules,
     otherwise: SeccompAction,
     matched: SeccompAction,
     architecture: TargetArch,
-) -> Result<(), ConfinementError> {
+) -> Result<BpfProgram, ConfinementError> {
     let filter = SeccompFilter::new(rules, otherwise, matched, architecture)?;
-    let program = BpfProgram::try_from(filter)?;
-    Ok(seccompiler::apply_filter_all_threads(&program)?)
+    Ok(BpfProgram::try_from(filter)?)
 }
 
 fn architecture() -> Option<TargetArch> {

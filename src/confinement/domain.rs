@@ -21,6 +21,13 @@ pub struct Landlock {
     pub abi: u8,
 }
 
+impl Landlock {
+    /// Whether these are all rules that are known here.
+    pub fn is_complete(self) -> bool {
+        self.abi == number(NEWEST)
+    }
+}
+
 /// Confines the calling thread to files, ports and signals. `newest`: rules that the kernel has
 /// and that are newer are left out.
 pub(super) fn enforce(grants: &Grants, newest: ABI) -> Result<Landlock, ConfinementError> {

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -127,7 +127,7 @@ fn child_that_opens_files() {
         beneath,
         Err(Errno::ACCESS | Errno::NOSYS | Errno::PERM)
     ));
-    let held_again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    let held_again = format!("/proc/self/fd/{}", held.as_raw_fd());
     assert_eq!(errno(File::open(held_again)), denied);
     // What moves in from outside would change what may be done with it.
     let moved = fs::rename(scene.join("outside/secret"), scene.join("data/secret"));
@@ -174,6 +174,8 @@ fn child_that_links() {
     // What is left is all that staging and ledger do then.
     let held = File::open(data("block/index")).unwrap();
     fs::remove_dir_all(data("block")).unwrap();
+    let again = format!("/proc/self/fd/{}", held.as_raw_fd());
+    assert_eq!(fs::read(again).unwrap(), b"text");
     assert_eq!(io::read_to_string(held).unwrap(), "text");
     fs::write(data("l.tmp"), "ledger").unwrap();
     fs::rename(data("l.tmp"), data("l")).unwrap();

@@ -13,6 +13,9 @@ const CREDENTIAL_VARIABLES: [&str; 3] = [
     "AZURE_CLIENT_CERTIFICATE_PATH",
 ];
 
+/// What `gcloud` leaves for other programs, below the home directory.
+const GCLOUD_DEFAULT: &str = ".config/gcloud/application_default_credentials.json";
+
 /// What a bucket needs of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalAccess {
@@ -51,6 +54,8 @@ impl BucketConfig {
                 }
             }
         }
+        let home = variable("HOME").map(|home| PathBuf::from(home).join(GCLOUD_DEFAULT));
+        access.files.extend(home.filter(|path| path.is_file()));
         let named = CREDENTIAL_VARIABLES.into_iter().filter_map(variable);
         access.files.extend(named.map(PathBuf::from));
         access

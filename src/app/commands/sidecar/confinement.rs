@@ -212,11 +212,12 @@ fn tell_about(grants: &Grants) {
 fn status(confined: &Confined) -> ConfinementStatus {
     let landlock = confined.landlock.as_ref();
     let seccomp = confined.seccomp.as_ref();
-    let reasons: Vec<String> = [landlock.err(), seccomp.err()]
-        .into_iter()
-        .flatten()
-        .map(|error: &ConfinementError| ErrorChain(error).to_string())
-        .collect();
+    let errors = [landlock.err(), seccomp.err()].into_iter().flatten();
+    let told = errors.map(|error: &ConfinementError| ErrorChain(error).to_string());
+    let mut reasons: Vec<String> = told.collect();
+    if landlock.is_ok_and(|landlock| !landlock.is_complete()) {
+        reasons.push("Linux 6.12 has more of Landlock".to_owned());
+    }
     ConfinementStatus {
         landlock_abi: landlock.map_or(0, |landlock| landlock.abi),
         calls: match seccomp {
