@@ -9,9 +9,10 @@ use super::Grants;
 /// Read as they are, where they are.
 ///
 /// `/proc` whole, not `/proc/self`: the inodes in it come and go with the kernel's caches, and a
-/// rule would go with them; the signal method looks for Prometheus' process there. What is
-/// private to other processes (memory, environment, descriptors) stays out of reach all the same:
-/// it is for those who may trace them, and a confined process may trace none outside.
+/// rule would go with them; the signal method looks for Prometheus' process there. Memory and
+/// descriptors of other processes stay out of reach all the same: they are for those who may
+/// trace them, and a confined process may trace none outside. Environments of processes of the
+/// same user do not, on some kernels.
 const KERNEL: [&str; 6] = [
     "/proc",
     // How many processors the runtime may use.

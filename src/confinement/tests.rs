@@ -3,10 +3,12 @@
 //!
 //! System calls that no crate wraps are made by Python, where there is one.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +62,10 @@ fn in_a_process(test: &str) {
 
 /// The scene, where [`in_a_process`] runs this and not somebody who runs all that is ignored.
 fn scene() -> Option<PathBuf> {
-    std::env::var_os(SCENE).map(PathBuf::from)
+    let environment = fs::read("/proc/self/environ").unwrap();
+    let mut variables = environment.split(|byte| *byte == 0);
+    let named = variables.find_map(|set| set.strip_prefix(format!("{SCENE}=").as_bytes()));
+    named.map(|path| PathBuf::from(OsStr::from_bytes(path)))
 }
 
 /// What a sidecar would be granted in the scene.
@@ -250,14 +255,22 @@ fn child_that_may_signal() {
     let parent = getppid().unwrap();
     let mut grants = grants(&scene);
     grants.signals = true;
-    confine(&grants).seccomp.unwrap();
+    let Confined { landlock, seccomp } = confine(&grants);
+    seccomp.unwrap();
     test_kill_process(parent).unwrap();
     // What may be signalled may not be looked into.
-    let environment = format!("/proc/{}/environ", parent.as_raw_nonzero());
-    if let Err(error) = fs::read(environment) {
-        assert_eq!(Errno::from_io_error(&error), Some(Errno::ACCESS));
-    } else {
-        println!("{LEFT_OUT}");
+    let parent = format!("/proc/{}", parent.as_raw_nonzero());
+    fs::read(format!("{parent}/stat")).unwrap();
+    match landlock {
+        Ok(_) => {
+            let memory = File::open(format!("{parent}/mem"));
+            assert_eq!(errno(memory), Some(Errno::ACCESS));
+            assert_eq!(
+                errno(fs::read_dir(format!("{parent}/cwd"))),
+                Some(Errno::ACCESS)
+            );
+        }
+        Err(_) => println!("{LEFT_OUT}"),
     }
 }
 

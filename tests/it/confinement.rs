@@ -371,7 +371,8 @@ fn a_credential_process_is_run_and_nothing_else_is_let_loose() {
     let home = site.scratch().join("home");
     fs::create_dir_all(home.join(".aws")).unwrap();
     let answer = format!(
-        "{{\"Version\": 1, \"AccessKeyId\": \"{ACCESS_KEY}\", \"SecretAccessKey\": \"{SECRET_KEY}\"}}"
+        "{{\"Version\": 1, \"AccessKeyId\": \"{ACCESS_KEY}\", \
+         \"SecretAccessKey\": \"{SECRET_KEY}\"}}"
     );
     fs::write(site.scratch().join("answer"), answer).unwrap();
     // It keeps what it was asked, and can't write elsewhere; `/tmp`, where the site is, is granted.
