@@ -15,6 +15,7 @@
 
 pub mod api;
 pub mod app;
+pub mod confinement;
 pub mod disk;
 pub mod lifecycle;
 pub mod model;

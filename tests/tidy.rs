@@ -22,8 +22,8 @@ const LAYERS: &[(&str, u8, &str)] = &[
     (
         "app",
         5,
-        "api shipper store query reloader otlp objstore prometheus tsdb net disk model lifecycle \
-         proto trace",
+        "api shipper store query reloader otlp objstore prometheus tsdb net disk confinement model \
+         lifecycle proto trace",
     ),
     ("api", 4, "store query prometheus net proto model lifecycle"),
     ("shipper", 3, "objstore disk tsdb model lifecycle trace"),
@@ -40,6 +40,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("tsdb", 1, "model"),
     ("net", 1, "lifecycle trace"),
     ("disk", 1, "lifecycle"),
+    ("confinement", 0, ""),
     ("model", 0, ""),
     ("lifecycle", 0, ""),
     ("proto", 0, ""),

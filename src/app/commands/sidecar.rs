@@ -1,7 +1,7 @@
 //! `outrigger sidecar`: builds the parts and runs them.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::app::cli::{GlobalArgs, HttpArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
 use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
-use crate::model::Clock;
+use crate::model::{Clock, ConfinementStatus};
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
 use crate::objstore::BucketConfig;
@@ -34,6 +34,7 @@ use crate::prometheus::{
 };
 use crate::reloader::Reloader;
 
+mod confinement;
 mod flush;
 mod grpc;
 mod reloader;
@@ -97,6 +98,8 @@ struct Settings {
     access: WebAccess,
     request_log: RequestLog,
     tracing: Option<TracingConfig>,
+    /// Files that are read while the process runs, named in documents.
+    files: Vec<PathBuf>,
 }
 
 fn prepare(
@@ -107,17 +110,27 @@ fn prepare(
     let documents = Documents::load(global, sidecar, &*environment.variable)?;
     let current_dir = current_dir()?;
     let prometheus = BaseUrl::try_from(sidecar.prometheus.url.uri())?;
+    let access = access(&sidecar.http)?;
+    let mut files = access.files();
+    let http_client = http_client(&documents.prometheus_http_client)?;
+    files.extend(http_client.files().map(Path::to_owned));
+    let tracing = spans::config(global, &documents.tracing, environment)?;
+    files.extend(tracing.iter().flat_map(TracingConfig::files));
     let settings = Settings {
         bucket: bucket_config(&documents.objstore, &current_dir)?,
-        client: client(prometheus.clone(), &documents.prometheus_http_client)?,
+        client: client(prometheus.clone(), http_client)?,
         prometheus,
-        access: access(&sidecar.http)?,
+        access,
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
-        tracing: spans::config(global, &documents.tracing, environment)?,
+        tracing,
         current_dir,
+        files,
     };
+    // Everything below runs confined.
+    let confined = confinement::apply(global, sidecar, &settings, environment);
     let runtime = runtime()?;
-    let parts = runtime.block_on(async { build(global, sidecar, environment, settings).await });
+    let parts = build(global, sidecar, environment, settings, confined);
+    let parts = runtime.block_on(parts);
     Ok((runtime, parts?))
 }
 
@@ -126,6 +139,7 @@ async fn build(
     sidecar: &SidecarArgs,
     environment: &Environment,
     settings: Settings,
+    confined: ConfinementStatus,
 ) -> anyhow::Result<Parts> {
     let Settings {
         current_dir,
@@ -135,11 +149,12 @@ async fn build(
         access,
         request_log,
         tracing,
+        ..
     } = settings;
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
-    let mut registry = registry();
+    let mut registry = registry(&confined);
     let tracing = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
     let tracer = tracing.as_ref().map(TracingPart::tracer);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
@@ -178,6 +193,7 @@ async fn build(
         grpc: &grpc,
         shipper: shipper.as_ref(),
         reloader: reload_status,
+        confined,
     });
     Ok(Parts {
         signals,
@@ -196,10 +212,7 @@ async fn build(
     })
 }
 
-fn bucket_config(
-    yaml: &str,
-    current_dir: &std::path::Path,
-) -> anyhow::Result<Option<BucketConfig>> {
+fn bucket_config(yaml: &str, current_dir: &Path) -> anyhow::Result<Option<BucketConfig>> {
     if yaml.is_empty() {
         return Ok(None);
     }
@@ -210,12 +223,16 @@ fn bucket_config(
     Ok(Some(config))
 }
 
-fn client(url: BaseUrl, http_client_yaml: &str) -> anyhow::Result<Client> {
-    let (http_client, unknown) = HttpClientConfig::parse(http_client_yaml)
-        .context("parsing Prometheus HTTP client config")?;
+fn http_client(yaml: &str) -> anyhow::Result<HttpClientConfig> {
+    let (http_client, unknown) =
+        HttpClientConfig::parse(yaml).context("parsing Prometheus HTTP client config")?;
     for key in unknown {
         tracing::warn!(flag = "prometheus.http-client", "{key}");
     }
+    Ok(http_client)
+}
+
+fn client(url: BaseUrl, http_client: HttpClientConfig) -> anyhow::Result<Client> {
     let config = crate::prometheus::Config {
         url,
         http_client,
@@ -267,11 +284,12 @@ fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations
     }
 }
 
-/// A registry with what is told of every process.
-fn registry() -> Registry {
+/// A registry with what there is to tell of the process itself.
+fn registry(confined: &ConfinementStatus) -> Registry {
     let mut registry = Registry::default();
     build_info().register(&mut registry);
     ProcessCollector.register(&mut registry);
+    confinement::register(confined, &mut registry);
     registry
 }
 

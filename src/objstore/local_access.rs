@@ -1,0 +1,120 @@
+//! What a bucket needs of this host besides the network, for whoever confines the process.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::s3::CredentialFiles;
+use super::{BucketConfig, CredentialsConfig, Provider};
+
+/// Variables that name files of credentials, of all vendors' libraries.
+const CREDENTIAL_VARIABLES: [&str; 3] = [
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+];
+
+/// What `gcloud` leaves for other programs, below the home directory.
+const GCLOUD_DEFAULT: &str = ".config/gcloud/application_default_credentials.json";
+
+/// What a bucket needs of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalAccess {
+    /// Files that are read while it is in use: certificates, keys, tokens.
+    pub files: Vec<PathBuf>,
+    /// Directories that are read with all below them.
+    pub directories: Vec<PathBuf>,
+    /// Directories that are written below.
+    pub written: Vec<PathBuf>,
+    /// Whether a program of the user's choice is run for credentials.
+    pub runs_programs: bool,
+}
+
+impl BucketConfig {
+    /// What this bucket needs of this host, as variables and files say now.
+    pub fn local_access(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> LocalAccess {
+        let mut access = LocalAccess::default();
+        let variable = |name: &str| {
+            let value = variable(name)?.into_string().ok()?;
+            Some(value).filter(|value| !value.is_empty())
+        };
+        match &self.provider {
+            Provider::Filesystem { directory } => access.written.push(directory.clone()),
+            Provider::S3(settings) => {
+                let files = settings.http.files().map(ToOwned::to_owned);
+                access.files.extend(files);
+                if let CredentialsConfig::Chain { .. } = settings.credentials {
+                    let found = CredentialFiles::look(&variable);
+                    access.files.extend(found.files);
+                    access.runs_programs = found.runs_program;
+                    // Programs that ask for credentials keep what they got beside these files.
+                    if found.runs_program {
+                        access.written.extend(found.directory.clone());
+                    }
+                    access.directories.extend(found.directory);
+                }
+            }
+        }
+        let home = variable("HOME").map(|home| PathBuf::from(home).join(GCLOUD_DEFAULT));
+        access.files.extend(home.filter(|path| path.is_file()));
+        let named = CREDENTIAL_VARIABLES.into_iter().filter_map(variable);
+        access.files.extend(named.map(PathBuf::from));
+        access
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn access(document: &str, variables: &[(&str, &str)]) -> LocalAccess {
+        let config = BucketConfig::parse(document, Path::new("/")).unwrap();
+        config.local_access(&|name| {
+            let set = variables.iter().find(|(known, _)| *known == name);
+            set.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn a_directory_is_written() {
+        let found = access("type: FILESYSTEM\nconfig: {directory: /mnt/b}\n", &[]);
+        assert_eq!(found.written, [PathBuf::from("/mnt/b")]);
+        assert!(found.files.is_empty() && !found.runs_programs);
+    }
+
+    #[test]
+    fn files_of_a_document_and_of_its_credentials_are_read() {
+        let document = "type: S3\nconfig:\n  bucket: b\n  endpoint: e:1\n  http_config:\n    \
+                        tls_config: {ca_file: /c/ca, cert_file: /c/cert, key_file: /c/key}\n";
+        let token = ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token");
+        let found = access(
+            document,
+            &[token, ("AZURE_FEDERATED_TOKEN_FILE", "/run/az")],
+        );
+        let expected = ["/c/ca", "/c/cert", "/c/key", "/run/token", "/run/az"];
+        assert_eq!(found.files, expected.map(PathBuf::from));
+        assert!(found.written.is_empty());
+
+        // With keys of its own nothing is searched.
+        let keys = format!("{document}  access_key: a\n  secret_key: s\n");
+        assert_eq!(
+            access(&keys, &[token]).files,
+            expected[..3].iter().map(PathBuf::from).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_credential_process_may_run_and_keep_what_it_got() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join(".aws");
+        std::fs::create_dir(&directory).unwrap();
+        let text = "[default]\ncredential_process = /bin/true\n";
+        std::fs::write(directory.join("config"), text).unwrap();
+        let home = home.path().to_str().unwrap();
+        let document = "type: S3\nconfig: {bucket: b, endpoint: 'e:1'}\n";
+        let found = access(document, &[("HOME", home)]);
+        assert!(found.runs_programs);
+        assert_eq!(found.written, std::slice::from_ref(&directory));
+        assert_eq!(found.directories, [directory]);
+    }
+}
