@@ -14,6 +14,7 @@ mod bad_input;
 mod bench;
 mod block;
 mod cli;
+mod docs;
 mod flush;
 mod grpc;
 mod ledger;
