@@ -52,7 +52,9 @@ pub(crate) fn differences(exposition: &str, uploads: bool) -> Vec<String> {
 
 /// Whether the reference has a metric of this name.
 pub(crate) fn is_of_the_reference(name: &str) -> bool {
-    ["always", "uploads"].iter().any(|section| golden(section).contains_key(name))
+    ["always", "uploads"]
+        .iter()
+        .any(|section| golden(section).contains_key(name))
 }
 
 /// The families of an exposition in the text format.

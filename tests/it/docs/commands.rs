@@ -13,8 +13,8 @@ use rustix::process::Signal;
 
 use super::page::{Fence, Page, pages};
 use crate::support::{
-    Outrigger, Process, Prometheus, PrometheusSetup, Site, eventually, get, left_out,
-    logfmt_value, outrigger_command, promtool_path,
+    Outrigger, Process, Prometheus, PrometheusSetup, Site, eventually, get, left_out, logfmt_value,
+    outrigger_command, promtool_path,
 };
 
 /// The block of the pages.
@@ -121,7 +121,12 @@ impl Scene {
         let script = self.own(&fence.text);
         let mut process = Process::spawn("sh", &mut self.shell(&script));
         let status = process.wait();
-        assert!(status.success(), "{}: {status}: {}", fence.place, process.log());
+        assert!(
+            status.success(),
+            "{}: {status}: {}",
+            fence.place,
+            process.log()
+        );
     }
 
     /// Starts what goes on, waits until it is ready, and ends it.
@@ -140,7 +145,12 @@ impl Scene {
         });
         process.signal(Signal::TERM);
         let status = process.wait();
-        assert!(status.success(), "{}: {status}: {}", fence.place, process.log());
+        assert!(
+            status.success(),
+            "{}: {status}: {}",
+            fence.place,
+            process.log()
+        );
     }
 }
 

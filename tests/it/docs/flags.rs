@@ -47,7 +47,10 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
         for line in lines(text) {
             let (commands, rest) = line.split_once('\t').unwrap();
             for command in commands.split(',') {
-                add(format!("{group} {command}"), rest.split('\t').next().unwrap());
+                add(
+                    format!("{group} {command}"),
+                    rest.split('\t').next().unwrap(),
+                );
             }
         }
     }
@@ -110,7 +113,10 @@ fn unknown(page: &Page) -> Vec<String> {
                 found.push(format!("{}: {word}", fence.place));
             }
         }
-        let names = fence.text.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
+        let names = fence
+            .text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- name: "));
         for name in names.filter(|name| name.contains('.')) {
             if !is_any(name) {
                 found.push(format!("{}: {name}", fence.place));
@@ -137,7 +143,10 @@ fn each_flag_that_is_named_is_there() {
 #[test]
 fn own_flags_are_documented_and_foreign_ones_named() {
     let table = Page::read("docs/migration.md").rows(&["Flag", "Default", "For", "More"]);
-    let rows: BTreeSet<&str> = table.iter().map(|cells| cells[0].trim_matches('`')).collect();
+    let rows: BTreeSet<&str> = table
+        .iter()
+        .map(|cells| cells[0].trim_matches('`'))
+        .collect();
     let lines = OWN.lines().filter(|line| !line.starts_with('#'));
     let own: Vec<String> = lines
         .map(|line| format!("--{}", line.split('\t').next().unwrap()))
@@ -145,7 +154,10 @@ fn own_flags_are_documented_and_foreign_ones_named() {
     assert_eq!(rows, own.iter().map(String::as_str).collect());
     let text: String = pages().into_iter().map(|page| page.text).collect();
     for foreign in FOREIGN {
-        assert!(text.contains(foreign), "{foreign} is not spoken of any more");
+        assert!(
+            text.contains(foreign),
+            "{foreign} is not spoken of any more"
+        );
     }
 }
 

@@ -36,7 +36,12 @@ fn dead(page: &Page) -> Vec<String> {
 
 #[test]
 fn links_lead_somewhere() {
-    let others = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let others = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ];
     let all = pages().into_iter().chain(others.map(Page::read));
     let found: Vec<String> = all.flat_map(|page| dead(&page)).collect();
     assert_eq!(found, Vec::<String>::new());
@@ -46,7 +51,11 @@ fn links_lead_somewhere() {
 fn the_readme_leads_to_every_page() {
     let links = Page::read("README.md").links();
     for page in pages() {
-        assert!(links.contains(&page.path), "README does not link {}", page.path);
+        assert!(
+            links.contains(&page.path),
+            "README does not link {}",
+            page.path
+        );
     }
 }
 

@@ -86,9 +86,7 @@ fn literal(text: &str, start: usize) -> (String, usize) {
         match c {
             '"' => return (literal, start + 1 + offset),
             '\\' => match rest.next() {
-                Some((_, '\n')) => {
-                    while rest.next_if(|(_, c)| c.is_whitespace()).is_some() {}
-                }
+                Some((_, '\n')) => while rest.next_if(|(_, c)| c.is_whitespace()).is_some() {},
                 Some((_, 'n')) => literal.push('\n'),
                 Some((_, 't')) => literal.push('\t'),
                 Some((_, other)) => literal.push(other),
@@ -207,7 +205,12 @@ fn is_quoted_from(quote: &str, literal: &str) -> bool {
 fn each_warning_and_error_is_documented() {
     let mut all = BTreeSet::new();
     for source in sources() {
-        for call in ["tracing::event!", "log::error!", "log::warn!", "Level::Warn;"] {
+        for call in [
+            "tracing::event!",
+            "log::error!",
+            "log::warn!",
+            "Level::Warn;",
+        ] {
             assert!(!source.contains(call), "{call} would go unnoticed");
         }
         all.extend(logged(&source));

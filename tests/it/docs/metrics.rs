@@ -44,7 +44,11 @@ fn differences(rows: &BTreeMap<String, Row>, exposed: &BTreeMap<String, Family>)
         };
         if row.kind != family.kind || row.labels != family.labels {
             let labels: Vec<&str> = family.labels.iter().map(String::as_str).collect();
-            found.push(format!("{name} is a {} of {}", family.kind, labels.join(", ")));
+            found.push(format!(
+                "{name} is a {} of {}",
+                family.kind,
+                labels.join(", ")
+            ));
         }
         if row.of_reference != is_of_the_reference(name) {
             found.push(format!("{name}: whether the reference has it is wrong"));
@@ -63,7 +67,10 @@ fn each_metric_is_documented_as_it_is() {
     let (status, exposition) = get(outrigger.address(), "/metrics").unwrap();
     assert_eq!(status, 200);
     let rows = documented(&Page::read("docs/metrics.md"));
-    assert_eq!(differences(&rows, &families(&exposition)), Vec::<String>::new());
+    assert_eq!(
+        differences(&rows, &families(&exposition)),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

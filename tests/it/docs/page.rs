@@ -89,7 +89,10 @@ impl Page {
         for (number, line) in prose.lines().enumerate() {
             let pieces: Vec<&str> = line.split('`').collect();
             let place = format!("{}:{}", self.path, number + 1);
-            assert!(pieces.len() % 2 == 1, "{place}: a code span goes on in the next line");
+            assert!(
+                pieces.len() % 2 == 1,
+                "{place}: a code span goes on in the next line"
+            );
             let inside = pieces.iter().skip(1).step_by(2);
             spans.extend(inside.map(|span| (place.clone(), (*span).to_owned())));
         }
@@ -164,7 +167,9 @@ fn anchor(heading: &str) -> String {
 
 /// The content of a cell that is one code span.
 pub(super) fn code(cell: &str) -> &str {
-    let inner = cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+    let inner = cell
+        .strip_prefix('`')
+        .and_then(|rest| rest.strip_suffix('`'));
     inner.unwrap_or_else(|| panic!("{cell} is no code span"))
 }
 
@@ -187,5 +192,8 @@ fn a_page_is_taken_apart() {
     assert_eq!(page.links(), ["b.md#c-d"]);
     let spans: Vec<_> = page.spans().into_iter().map(|(_, span)| span).collect();
     assert_eq!(spans, ["x|y", "code"]);
-    assert_eq!(anchor("TLS: seccomp and io_uring"), "tls-seccomp-and-io_uring");
+    assert_eq!(
+        anchor("TLS: seccomp and io_uring"),
+        "tls-seccomp-and-io_uring"
+    );
 }
