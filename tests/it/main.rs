@@ -16,6 +16,7 @@ mod block;
 mod cli;
 mod docs;
 mod flush;
+mod golden;
 mod grpc;
 mod ledger;
 mod metrics;
