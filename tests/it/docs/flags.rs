@@ -152,7 +152,8 @@ fn own_flags_are_documented_and_foreign_ones_named() {
         .map(|line| format!("--{}", line.split('\t').next().unwrap()))
         .collect();
     assert_eq!(rows, own.iter().map(String::as_str).collect());
-    let text: String = pages().into_iter().map(|page| page.text).collect();
+    let all = pages().into_iter().chain([Page::read("README.md")]);
+    let text: String = all.map(|page| page.text).collect();
     for foreign in FOREIGN {
         assert!(
             text.contains(foreign),

@@ -38,14 +38,27 @@ fn product(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests").next().unwrap()
 }
 
-/// The string literals of a text with what stands before each, and how deep in brackets it is.
-fn literals(text: &str) -> Vec<(usize, usize, String)> {
+/// A string literal: where it begins, how deep in brackets it is, what it says.
+type Literal = (usize, usize, String);
+
+/// The string literals of a text.
+fn literals(text: &str) -> Vec<Literal> {
+    scan(text).0
+}
+
+/// The string literals of a text, and where its first bracket is closed.
+fn scan(text: &str) -> (Vec<Literal>, usize) {
     let bytes = text.as_bytes();
-    let (mut found, mut depth, mut at) = (Vec::new(), 0_usize, 0);
+    let (mut found, mut depth, mut at, mut closed) = (Vec::new(), 0_usize, 0, text.len());
     while at < bytes.len() {
         match bytes[at] {
             b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b')' | b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    closed = closed.min(at);
+                }
+            }
             b'\'' => at = after_character(text, at),
             b'/' if text[at..].starts_with("//") => {
                 at += text[at..].find('\n').unwrap_or(text.len() - at);
@@ -59,7 +72,7 @@ fn literals(text: &str) -> Vec<(usize, usize, String)> {
         }
         at += 1;
     }
-    found
+    (found, closed)
 }
 
 /// Where a character literal that begins at `at` ends; `at` where it is a lifetime.
@@ -131,35 +144,29 @@ fn logged(source: &str) -> Vec<Message> {
 
 /// The message of a macro, whose arguments begin with the opening bracket.
 fn message(arguments: &str) -> String {
-    let mut end = None;
-    let (mut message, mut fields) = (None, String::new());
-    for (at, depth, literal) in literals(arguments) {
-        if depth == 0 || end.is_some() {
-            break;
-        }
-        let before = arguments[..at].trim_end();
-        if depth != 1 {
-            continue;
-        }
-        match before.strip_suffix('=') {
-            Some(name) if name.trim_end().ends_with("flag") => {
-                fields = format!(" (flag={literal})");
-            }
-            Some(name) if name.trim_end().ends_with("component") && fields.is_empty() => {
-                fields = format!(" (component={literal})");
+    let (literals, end) = scan(arguments);
+    let mut about = String::new();
+    for (at, _, literal) in literals
+        .into_iter()
+        .filter(|(at, depth, _)| *at < end && *depth == 1)
+    {
+        let field = arguments[..at].trim_end().strip_suffix('=');
+        match field.map(str::trim_end) {
+            Some(field) if field.ends_with("flag") => about = format!(" (flag={literal})"),
+            Some(field) if field.ends_with("component") => {
+                about = format!(" (component={literal})");
             }
             Some(_) => {}
             None => {
-                message = Some(without_placeholders(&literal));
-                end = Some(at);
+                let message = without_placeholders(&literal);
+                return match message == SOMETHING {
+                    true => message + &about,
+                    false => message,
+                };
             }
         }
     }
-    match message {
-        None => format!("err={SOMETHING}"),
-        Some(bare) if bare == SOMETHING => bare + &fields,
-        Some(message) => message,
-    }
+    format!("err={SOMETHING}")
 }
 
 fn documented(page: &Page) -> Vec<Message> {
