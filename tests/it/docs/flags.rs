@@ -17,7 +17,6 @@ const FOREIGN: &[&str] = &[
     "storage.tsdb.delay-compact-file.path",
     "storage.tsdb.min-block-duration",
     "storage.tsdb.max-block-duration",
-    "storage.tsdb.path",
     "web.enable-admin-api",
     "web.enable-lifecycle",
 ];
@@ -73,7 +72,7 @@ fn calls(text: &str) -> Vec<(String, Vec<String>)> {
     for line in joined.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let is_program = |word: &&str| *word == "outrigger" || word.ends_with("/outrigger");
-        let Some(at) = words.iter().position(|word| is_program(word)) else {
+        let Some(at) = words.iter().position(is_program) else {
             continue;
         };
         let is_command = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase());
