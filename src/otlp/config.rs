@@ -14,6 +14,7 @@ mod provider;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
@@ -116,6 +117,13 @@ impl TracingConfig {
                 known: KNOWN_TYPES,
             }),
         }
+    }
+
+    /// The files that it names: read at start, and when they change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tls = self.destination.tls.clone().unwrap_or_default();
+        let named = [tls.ca_file, tls.cert_file, tls.key_file];
+        named.into_iter().flatten().collect()
     }
 
     /// Where spans go, for the log.

@@ -128,6 +128,8 @@ config:
     let tls = destination.tls.as_ref().unwrap();
     assert_eq!(tls.ca_file.as_deref().unwrap().to_str(), Some("/ca.pem"));
     assert_eq!(tls.server_name.as_deref(), Some("otel"));
+    let files = ["/ca.pem", "/cert.pem", "/key.pem"].map(PathBuf::from);
+    assert_eq!(config.files(), files);
     assert!(tls.insecure_skip_verify);
 }
 
