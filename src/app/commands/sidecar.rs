@@ -166,10 +166,7 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
-    let ReloaderPart {
-        reloader,
-        status: reload_status,
-    } = reloader::build(
+    let ReloaderPart { reloader, status } = reloader::build(
         &sidecar.reloader,
         environment,
         client.clone(),
@@ -192,7 +189,7 @@ async fn build(
         probe: &probe,
         grpc: &grpc,
         shipper: shipper.as_ref(),
-        reloader: reload_status,
+        reloader: status,
         confined,
     });
     Ok(Parts {
