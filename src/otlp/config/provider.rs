@@ -1,5 +1,4 @@
-//! `type: OTLP`: the keys of the reference, and what OpenTelemetry's variables say where one is left
-//! out.
+//! `type: OTLP`: the reference's keys, and what OpenTelemetry's variables say where one is not set.
 
 use std::path::PathBuf;
 use std::time::Duration;
