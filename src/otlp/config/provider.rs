@@ -1,4 +1,5 @@
-//! `type: OTLP`: the reference's keys, and what OpenTelemetry's variables say where one is not set.
+//! `type: OTLP`: the keys of the reference, and what OpenTelemetry's variables say where one is
+//! left out.
 
 use std::path::PathBuf;
 use std::time::Duration;
