@@ -155,8 +155,7 @@ async fn build(
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
     let mut registry = registry(&confined);
-    let tracing = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
-    let tracer = tracing.as_ref().map(TracingPart::tracer);
+    let (tracing, tracer) = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
     let uploads = bucket.is_some().then(|| expectations(sidecar, current_dir));

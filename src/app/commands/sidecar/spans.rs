@@ -11,10 +11,9 @@ use crate::net::http::Proxy;
 use crate::otlp::{ExportMetrics, Exporter, FLUSH_TIMEOUT, Remark, RunningExporter, TracingConfig};
 use crate::trace::{SpanReceiver, Tracer, span_queue};
 
-/// A tracer, and what sends its spans, not yet at work.
+/// What sends the spans of a tracer, not yet at work.
 #[derive(Debug)]
 pub(super) struct TracingPart {
-    tracer: Tracer,
     exporter: Exporter,
     spans: SpanReceiver,
 }
@@ -50,7 +49,7 @@ fn source(global: &GlobalArgs) -> String {
     }
 }
 
-/// Builds what the document wants; nothing is sent yet.
+/// Builds what the document wants, and what starts spans; nothing is sent yet.
 ///
 /// # Errors
 /// Where a TLS file can't be used, or a proxy variable holds no proxy.
@@ -59,9 +58,9 @@ pub(super) fn build(
     config: Option<&TracingConfig>,
     environment: &Environment,
     registry: &mut Registry,
-) -> anyhow::Result<Option<TracingPart>> {
+) -> anyhow::Result<(Option<TracingPart>, Option<Tracer>)> {
     let Some(config) = config else {
-        return Ok(None);
+        return Ok((None, None));
     };
     let variable = &environment.variable;
     let proxy = Proxy::from_environment(&|name| variable(name))?;
@@ -70,23 +69,18 @@ pub(super) fn build(
     let (queue, spans) = span_queue(config.queued_spans_max, metrics.without_room());
     let exporter = Exporter::new(config, proxy, jitter_seed, metrics);
     let part = TracingPart {
-        tracer: Tracer::new(config.sampling, queue),
         exporter: exporter.with_context(|| source(global))?,
         spans,
     };
+    let tracer = Tracer::new(config.sampling, queue);
     tracing::info!(
         component = "tracing", collector = config.collector(), sampling = ?config.sampling,
         "recording spans"
     );
-    Ok(Some(part))
+    Ok((Some(part), Some(tracer)))
 }
 
 impl TracingPart {
-    /// Starts spans.
-    pub(super) fn tracer(&self) -> Tracer {
-        self.tracer.clone()
-    }
-
     /// Begins to send. Must be called inside a tokio runtime.
     pub(super) fn start(self) -> RunningExporter {
         self.exporter.start(self.spans)
