@@ -1,7 +1,7 @@
 //! The flags of `outrigger sidecar`, grouped as its parts take them (contract `cli.md` §3).
 //!
 //! Names, defaults and types are the reference's and stand in `tests/golden/flags.txt` too. A flag
-//! that is parsed here is not necessarily obeyed yet: `app::unbuilt` lists those.
+//! that is parsed here is not necessarily obeyed: `app::no_effect` lists what is not.
 
 use std::path::PathBuf;
 

@@ -86,7 +86,7 @@ impl Outrigger {
         Self::start_command(command.args(arguments))
     }
 
-    /// As [`Self::start`], by a command that becomes it in the end.
+    /// As [`Self::start`], by a command that leads to it.
     pub(crate) fn start_command(command: &mut Command) -> Self {
         let process = Process::spawn("outrigger", command);
         let line = process.wait_for_line("its HTTP address", |line| {
