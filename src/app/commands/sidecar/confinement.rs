@@ -4,7 +4,7 @@
 //! force for the thread that asks and those that it starts. What is opened later is opened under
 //! it, buckets, rings and both listeners included.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,11 +21,12 @@ use crate::reloader::Files;
 /// Where programs that give credentials may leave what is temporary, unless `TMPDIR` says so.
 const TEMPORARY: &str = "/tmp";
 
-/// Confines the process unless `--no-sandbox` is given, and tells how far.
+/// Confines the process unless `--no-sandbox` is given, and tells how far. The documents come with
+/// the files that they name and that are read while the process runs.
 pub(super) fn apply(
     global: &GlobalArgs,
     sidecar: &SidecarArgs,
-    settings: &Settings,
+    documents: (&Settings, &[PathBuf]),
     environment: &Environment,
 ) -> ConfinementStatus {
     if !sidecar.confinement.sandbox {
@@ -36,7 +37,7 @@ pub(super) fn apply(
             reason: Some("--no-sandbox".to_owned()),
         };
     }
-    let grants = grants(global, sidecar, settings, environment);
+    let grants = grants(global, sidecar, documents, environment);
     tell_about(&grants);
     let confined = confine(&grants);
     let status = status(&confined);
@@ -78,7 +79,7 @@ pub(super) fn register(status: &ConfinementStatus, registry: &mut Registry) {
 fn grants(
     global: &GlobalArgs,
     sidecar: &SidecarArgs,
-    settings: &Settings,
+    (settings, files): (&Settings, &[PathBuf]),
     environment: &Environment,
 ) -> Grants {
     let mut grants = Grants::default();
@@ -95,7 +96,7 @@ fn grants(
         &sidecar.grpc.tls_client_ca,
     ];
     let documents = documents.into_iter().flatten();
-    for file in documents.chain(&settings.files) {
+    for file in documents.chain(files) {
         grants.read_file(file);
     }
     grant_data(&mut grants, sidecar, settings);
