@@ -98,8 +98,6 @@ struct Settings {
     access: WebAccess,
     request_log: RequestLog,
     tracing: Option<TracingConfig>,
-    /// Files that are read while the process runs, named in documents.
-    files: Vec<PathBuf>,
 }
 
 fn prepare(
@@ -124,10 +122,9 @@ fn prepare(
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
         tracing,
         current_dir,
-        files,
     };
     // Everything below runs confined.
-    let confined = confinement::apply(global, sidecar, &settings, environment);
+    let confined = confinement::apply(global, sidecar, (&settings, &files), environment);
     let runtime = runtime()?;
     let parts = build(global, sidecar, environment, settings, confined);
     let parts = runtime.block_on(parts);
@@ -149,7 +146,6 @@ async fn build(
         access,
         request_log,
         tracing,
-        ..
     } = settings;
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
