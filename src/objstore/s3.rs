@@ -26,6 +26,7 @@ mod sign;
 mod trace;
 mod transport;
 mod upload;
+mod wire;
 mod xml;
 
 #[cfg(any(test, feature = "testing"))]
@@ -47,4 +48,11 @@ pub use metadata::InvalidMetadata;
 #[cfg(any(test, feature = "testing"))]
 pub use testing::{Checksums, FakeS3, Fault, PlainHttp, SeenRequest, signed_headers, summed};
 pub use transport::HttpConfig;
+pub(super) use address::uri_encoded;
+pub(super) use integrity::{Sums, crc32c_text};
+pub(super) use object::text_header;
+pub(super) use request::{Call, Reply};
+pub(super) use transport::HttpKeys;
+pub(super) use wire::{Mend, Parts, Protection, Query, S3Wire, Sending, Wire, octets};
 pub use xml::XmlError;
+pub(super) use xml::{ListPage, walk_in};

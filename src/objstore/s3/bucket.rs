@@ -14,6 +14,7 @@ use super::list::list;
 use super::parts::abort;
 use super::request::Client;
 use super::upload::{Uploads, upload};
+use super::wire::Wire;
 use crate::model::Clock;
 use crate::net::http::HttpClient;
 use crate::objstore::{
@@ -78,6 +79,17 @@ impl S3Bucket {
     pub fn counted(mut self, requests: RequestStats) -> Self {
         let client = Arc::get_mut(&mut self.client).expect("nobody else has a new client");
         client.requests = requests;
+        self
+    }
+
+    /// The same bucket, spoken to in another way. To be called before it is used.
+    #[must_use]
+    pub(in crate::objstore) fn speaking(mut self, wire: Arc<dyn Wire>) -> Self {
+        if let Some((first, fallback)) = wire.checks() {
+            self.uploads.verdict = Verdict::of(wire.component(), first, fallback);
+        }
+        let client = Arc::get_mut(&mut self.client).expect("nobody else has a new client");
+        client.wire = wire;
         self
     }
 

@@ -9,16 +9,17 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
 use super::credentials::S3Credentials;
-use super::error::{S3Error, S3Fault};
+use super::error::{Refusal, S3Error, S3Fault};
 use super::response::refusal;
 use super::sign::{PayloadHash, empty_sha256, signed};
 use super::trace::Redacted;
+use super::wire::{Mend, S3Wire, Sending, Wire};
 use super::xml::{self, XmlError};
 use super::{PayloadSigning, S3Config, S3Limits};
 use crate::lifecycle::Backoff;
@@ -63,6 +64,8 @@ pub(super) struct Client {
     /// The server's clock minus ours.
     skew_ms: AtomicI64,
     jitter: AtomicU64,
+    /// What differs from S3.
+    pub(super) wire: Arc<dyn Wire>,
     /// Whether HEAD may ask for checksums: some servers refuse the header.
     pub(super) asks_checksum: AtomicBool,
     /// Counts and times what is sent.
@@ -70,25 +73,27 @@ pub(super) struct Client {
 }
 
 /// A request, to be signed and sent as often as it takes.
-pub(super) struct Call<'a> {
-    /// Its name in the S3 API.
-    pub(super) operation: &'static str,
-    pub(super) method: Method,
-    pub(super) key: Option<&'a str>,
+pub(in crate::objstore) struct Call<'a> {
+    /// Its name in the store's API.
+    pub(in crate::objstore) operation: &'static str,
+    pub(in crate::objstore) method: Method,
+    pub(in crate::objstore) key: Option<&'a str>,
+    /// A path that the store understands, where it is neither the bucket's nor the object's.
+    pub(in crate::objstore) elsewhere: Option<String>,
     /// Encoded already.
-    pub(super) query: String,
-    pub(super) headers: HeaderMap,
+    pub(in crate::objstore) query: String,
+    pub(in crate::objstore) headers: HeaderMap,
     pub(super) payload: Payload<'a>,
-    /// A header that, where the answer has it, must be this: the checksum's echo.
-    pub(super) echo: Option<(HeaderName, String)>,
+    /// What the answer's checksum must be where it has one.
+    pub(super) echo: Option<String>,
     /// Refuses an answer that is not the document asked for.
-    pub(super) check: Option<Check>,
+    pub(in crate::objstore) check: Option<Check>,
     /// Whether the answer's body is read here, or by whoever asks.
     pub(super) is_streamed: bool,
 }
 
 /// Whether a document is the one asked for.
-type Check = fn(&[u8]) -> Result<(), XmlError>;
+pub(in crate::objstore) type Check = fn(&[u8]) -> Result<(), XmlError>;
 
 /// The body of a request.
 pub(super) enum Payload<'a> {
@@ -110,9 +115,9 @@ pub(super) struct Reread<'a> {
 }
 
 /// A good answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) headers: HeaderMap,
+#[derive(Debug, Default)]
+pub(in crate::objstore) struct Reply {
+    pub(in crate::objstore) headers: HeaderMap,
     /// The body, unless it is streamed.
     pub(super) body: Bytes,
     pub(super) stream: Option<ResponseBody>,
@@ -121,6 +126,7 @@ pub(super) struct Reply {
 /// Remedies that are tried once for each call.
 #[derive(Default)]
 struct Tried {
+    wire: bool,
     region: bool,
     clock: bool,
     credentials: bool,
@@ -144,11 +150,16 @@ impl<T: Into<S3Fault>> From<T> for Failed {
 // === impl Call ===
 
 impl<'a> Call<'a> {
-    pub(super) fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Self {
+    pub(in crate::objstore) fn new(
+        operation: &'static str,
+        method: Method,
+        key: Option<&'a str>,
+    ) -> Self {
         Self {
             operation,
             method,
             key,
+            elsewhere: None,
             query: String::new(),
             headers: HeaderMap::new(),
             payload: Payload::Empty,
@@ -181,14 +192,20 @@ impl Payload<'_> {
 
 impl Tried {
     /// Logs that a call is tried again: a warning, once, where that takes long already.
-    fn say(&mut self, operation: &'static str, attempts: u32, delay: Duration, fault: &S3Fault) {
+    fn say(
+        &mut self,
+        (component, operation): (&'static str, &'static str),
+        attempts: u32,
+        delay: Duration,
+        fault: &S3Fault,
+    ) {
         let err = ErrorChain(fault).to_string();
         let stalled = matches!(fault, S3Fault::Stalled { .. } | S3Fault::NoAnswer { .. });
         if (attempts >= ATTEMPTS_QUIET || stalled) && !self.warned {
             self.warned = true;
             let remedy = fault.remedy().unwrap_or(REMEDY);
             tracing::warn!(
-                component = "s3",
+                component,
                 operation,
                 attempts,
                 ?delay,
@@ -198,7 +215,7 @@ impl Tried {
             );
         } else {
             tracing::debug!(
-                component = "s3",
+                component,
                 operation,
                 attempts,
                 ?delay,
@@ -232,6 +249,9 @@ impl Client {
             skew_ms: AtomicI64::new(0),
             jitter: AtomicU64::new(jitter_seed),
             asks_checksum: AtomicBool::new(true),
+            wire: Arc::new(S3Wire {
+                remedy: Refusal::s3_remedy,
+            }),
             requests: RequestStats::default(),
             config,
             clock,
@@ -268,15 +288,11 @@ impl Client {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let url = match url {
-                Some(url) => url.to_owned(),
-                None => self.address.url(&region, call.key, &call.query),
-            };
             let fault = match self.credentials.current().await {
                 Err(error) => S3Fault::Credentials(error.into()),
                 Ok(credentials) => {
                     match self
-                        .timed(call, &url, &region, credentials.as_ref(), attempts)
+                        .timed(call, url, &region, credentials.as_ref(), attempts)
                         .await
                     {
                         Ok(reply) => return Ok(reply),
@@ -284,7 +300,7 @@ impl Client {
                         Err(Failed::Fault(fault)) => {
                             if self
                                 .mend(&fault, &mut tried, &mut region, credentials)
-                                .await
+                                .await?
                             {
                                 continue;
                             }
@@ -295,17 +311,22 @@ impl Client {
             };
             let operation = call.operation;
             if !fault.is_retryable() || attempts >= self.config.attempts_max.get() {
-                let place = url.split('?').next().unwrap_or_default().to_owned();
+                let told = match url {
+                    Some(url) => url.to_owned(),
+                    None => self.address.url(&region, call.key, &call.query),
+                };
                 return Err(ErrorKind::S3(Box::new(S3Error {
+                    store: self.wire.component(),
                     operation,
-                    place,
+                    place: told.split('?').next().unwrap_or_default().to_owned(),
                     attempts,
                     fault,
                 })));
             }
             let wanted = fault.refusal().and_then(|refusal| refusal.retry_after);
             let delay = backoff.next_delay().max(wanted.unwrap_or_default());
-            tried.say(operation, attempts, delay, &fault);
+            let named = (self.wire.component(), operation);
+            tried.say(named, attempts, delay, &fault);
             tokio::time::sleep(delay).await;
         }
     }
@@ -317,10 +338,46 @@ impl Client {
         tried: &mut Tried,
         region: &mut String,
         credentials: Option<Credentials>,
-    ) -> bool {
+    ) -> Result<bool, ErrorKind> {
         let Some(refusal) = fault.refusal() else {
-            return false;
+            return Ok(false);
         };
+        if !tried.wire {
+            let mend = self.wire.mend(refusal);
+            tried.wire = mend != Mend::No;
+            match mend {
+                Mend::No => {}
+                Mend::Again => return Ok(true),
+                Mend::Create => return self.create_bucket().await.map(|()| true),
+            }
+        }
+        Ok(self.mend_alike(refusal, tried, region, credentials))
+    }
+
+    /// Makes the bucket; that somebody else was faster is fine.
+    async fn create_bucket(&self) -> Result<(), ErrorKind> {
+        let call = self.wire.creation_call();
+        // The call is of another kind than the one that found no bucket, so this ends.
+        let made = Box::pin(self.attempts(&call, String::new(), None)).await;
+        match made {
+            Ok(_) => {
+                let (component, bucket) = (self.wire.component(), &self.config.bucket);
+                tracing::info!(component, bucket, "the bucket was not there and was made");
+                Ok(())
+            }
+            Err(ErrorKind::S3(error)) if error.is_conflict() => Ok(()),
+            Err(kind) => Err(kind),
+        }
+    }
+
+    /// What can be done in the way of S3.
+    fn mend_alike(
+        &self,
+        refusal: &Refusal,
+        tried: &mut Tried,
+        region: &mut String,
+        credentials: Option<Credentials>,
+    ) -> bool {
         let bare = !refusal.documented;
         if let Some(other) = &refusal.region
             && other != region
@@ -340,7 +397,7 @@ impl Client {
         if (refusal.is_skewed() || may_be_skewed) && !tried.clock && skew_ms != known_ms {
             tried.clock = true;
             tracing::warn!(
-                component = "s3",
+                component = self.wire.component(),
                 skew_seconds = skew_ms / 1000,
                 remedy = "set this machine's clock (NTP)",
                 "this machine's clock differs from the server's; requests are signed with the \
@@ -363,6 +420,12 @@ impl Client {
         false
     }
 
+    /// A name for an upload in parts that no other upload has.
+    pub(super) fn new_upload_id(&self) -> String {
+        let drawn = self.jitter.fetch_add(0x9e37_79b9, Ordering::Relaxed);
+        format!("{:016x}{drawn:016x}", self.clock.now_ns())
+    }
+
     /// The time for signatures.
     fn signing_time_ns(&self) -> i128 {
         let skew_ms = self.skew_ms.load(Ordering::Relaxed);
@@ -373,7 +436,7 @@ impl Client {
     async fn timed(
         &self,
         call: &Call<'_>,
-        url: &str,
+        url: Option<&str>,
         region: &str,
         credentials: Option<&Credentials>,
         attempts: u32,
@@ -382,6 +445,13 @@ impl Client {
             self.requests.retried(call.operation);
         }
         let began = Instant::now();
+        let url = match url {
+            Some(url) => url.to_owned(),
+            None => match self.wire.url(call).await? {
+                Some(url) => url,
+                None => self.address.url(region, call.key, &call.query),
+            },
+        };
         let outcome = self.attempt(call, url, region, credentials).await;
         let took = began.elapsed();
         self.requests.record(call.operation, took, outcome.is_ok());
@@ -391,11 +461,10 @@ impl Client {
     async fn attempt(
         &self,
         call: &Call<'_>,
-        url: &str,
+        mut url: String,
         region: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Reply, Failed> {
-        let uri: Uri = url.parse().map_err(http::Error::from)?;
         let progress = Progress::new(call.payload.length());
         let fault = FaultSlot::default();
         let body = self.body(call, &progress, &fault).await?;
@@ -412,7 +481,7 @@ impl Client {
             let now_ns = self.signing_time_ns();
             signed(
                 &call.method,
-                url,
+                &url,
                 &mut headers,
                 &hash,
                 credentials,
@@ -420,6 +489,16 @@ impl Client {
                 now_ns,
             )?;
         }
+        let told = url.clone();
+        let mut sending = Sending {
+            method: &call.method,
+            url: &mut url,
+            headers: &mut headers,
+            length: call.payload.length(),
+            now_ns: self.signing_time_ns(),
+        };
+        self.wire.authorize(&mut sending).await?;
+        let uri: Uri = url.parse().map_err(http::Error::from)?;
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(uri)
@@ -427,7 +506,8 @@ impl Client {
         *request.headers_mut() = headers;
         if self.config.trace {
             let headers = Redacted(request.headers());
-            tracing::debug!(component = "s3", method = %call.method, url, %headers, "request");
+            let (component, url) = (self.wire.component(), told);
+            tracing::debug!(component, method = %call.method, url, %headers, "request");
         }
         let response = match self.exchange(request, &progress).await {
             Ok(response) => response,
@@ -438,7 +518,8 @@ impl Client {
         };
         if self.config.trace {
             let headers = Redacted(response.headers());
-            tracing::debug!(component = "s3", status = %response.status(), %headers, "response");
+            let component = self.wire.component();
+            tracing::debug!(component, status = %response.status(), %headers, "response");
         }
         Ok(self.judge(call, response, credentials).await?)
     }
@@ -493,7 +574,8 @@ impl Client {
         let (parts, body) = response.into_parts();
         let refused = |body: &[u8]| {
             let now_ns = self.clock.now_ns();
-            let refusal = refusal(parts.status, &parts.headers, body, credentials, now_ns);
+            let mut refusal = refusal(parts.status, &parts.headers, body, credentials, now_ns);
+            refusal.remedies = self.wire.remedy();
             S3Fault::Refused(Box::new(refusal))
         };
         if !parts.status.is_success() {
@@ -501,14 +583,12 @@ impl Client {
             let body = self.read(body).await.unwrap_or_default();
             return Err(refused(&body));
         }
-        if let Some((name, sent)) = &call.echo
-            && let Some(stored) = parts.headers.get(name)
-            && stored.as_bytes() != sent.as_bytes()
+        if let Some(sent) = &call.echo
+            && let Some(stored) = self.wire.echoed(&parts.headers)
+            && stored != *sent
         {
-            return Err(S3Fault::ChecksumDiffers {
-                sent: sent.clone(),
-                stored: String::from_utf8_lossy(stored.as_bytes()).into_owned(),
-            });
+            let sent = sent.clone();
+            return Err(S3Fault::ChecksumDiffers { sent, stored });
         }
         if call.is_streamed {
             return Ok(Reply {
