@@ -13,7 +13,7 @@ use super::error::S3Fault;
 use super::integrity::{
     Combined, S3Integrity, Summing, Sums, Wanted, crc32c_text, crc64_text, crc64_value,
 };
-use super::request::{Client, Payload, Reply};
+use super::request::{Call, Client, Payload, Reply};
 use super::response::http_date;
 use super::upload::{Ended, Filled, Reason, Upload};
 use super::wire::Parts;
@@ -391,6 +391,9 @@ fn date(reply: &Reply) -> Option<Timestamp> {
 /// Frees what the bucket holds of an upload. The usual policy does not allow it, and nothing
 /// depends on it.
 pub(super) async fn abort(client: &Client, key: &str, upload_id: &str) -> Result<(), ErrorKind> {
+    if let Some(call) = client.wire.leftovers_call(key, upload_id) {
+        return remove_leftovers(client, &call).await;
+    }
     let Some(call) = client.wire.abort_call(key, upload_id) else {
         return Ok(());
     };
@@ -408,4 +411,21 @@ pub(super) async fn abort(client: &Client, key: &str, upload_id: &str) -> Result
         }
         Err(kind) => Err(kind),
     }
+}
+
+/// Removes parts that are objects of their own. A page has more names than an object has parts.
+async fn remove_leftovers(client: &Client, call: &Call<'_>) -> Result<(), ErrorKind> {
+    let page = match client.call(call).await {
+        Ok(reply) => client.wire.list_page(&reply.body),
+        Err(kind) => return Err(kind),
+    };
+    let page = page.map_err(|error| client.failed(call.operation, "", S3Fault::Xml(error)))?;
+    for name in &page.keys {
+        match client.call(&client.wire.leftover_call(name)).await {
+            Ok(_) => {}
+            Err(ErrorKind::S3(error)) if error.has_code("NoSuchKey") => {}
+            Err(kind) => return Err(kind),
+        }
+    }
+    Ok(())
 }

@@ -465,6 +465,7 @@ impl Client {
         region: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Reply, Failed> {
+        let mut uri: Uri = url.parse().map_err(http::Error::from)?;
         let progress = Progress::new(call.payload.length());
         let fault = FaultSlot::default();
         let body = self.body(call, &progress, &fault).await?;
@@ -498,7 +499,9 @@ impl Client {
             now_ns: self.signing_time_ns(),
         };
         self.wire.authorize(&mut sending).await?;
-        let uri: Uri = url.parse().map_err(http::Error::from)?;
+        if url != told {
+            uri = url.parse().map_err(http::Error::from)?;
+        }
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(uri)

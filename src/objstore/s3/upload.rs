@@ -179,14 +179,16 @@ async fn first_check(
 
 /// How the object is cut. A part size that would make too many parts is raised, and said.
 fn plan(client: &Client, key: &str, size_bytes: u64) -> PartPlan {
-    let plan = PartPlan::new(size_bytes, client.config.part_bytes);
+    let parts_max = client.wire.parts_max();
+    let plan = PartPlan::within(size_bytes, client.config.part_bytes, parts_max);
     if plan.part_bytes() != client.config.part_bytes {
         tracing::info!(
             component = client.wire.component(),
             key,
             part_size = client.config.part_bytes,
             raised_to = plan.part_bytes(),
-            "the store takes 10,000 parts at most, so this object's parts are larger"
+            parts_max,
+            "the store takes no more parts, so this object's are larger"
         );
     }
     plan

@@ -120,6 +120,11 @@ pub(in crate::objstore) trait Wire: fmt::Debug + Send + Sync {
         call
     }
 
+    /// Most parts of one object.
+    fn parts_max(&self) -> u64 {
+        10_000
+    }
+
     /// Begins an upload in parts; `None` where its name is made here and nobody need be told.
     fn begin_call<'a>(
         &self,
@@ -173,6 +178,16 @@ pub(in crate::objstore) trait Wire: fmt::Debug + Send + Sync {
         let mut call = Call::new("AbortMultipartUpload", Method::DELETE, Some(key));
         call.query = format!("uploadId={}", uri_encoded(upload_id, false));
         Some(call)
+    }
+
+    /// Asks for the names of the parts that are left, where each is an object of its own.
+    fn leftovers_call(&self, _key: &str, _upload_id: &str) -> Option<Call<'static>> {
+        None
+    }
+
+    /// Removes a part by its name in that list.
+    fn leftover_call(&self, _name: &str) -> Call<'static> {
+        Call::new("DeleteObject", Method::DELETE, None)
     }
 
     /// Removes an object; `found` is what HEAD says of it, where that is asked for.
