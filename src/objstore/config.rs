@@ -145,7 +145,11 @@ impl BucketConfig {
                 let prefix = document.prefix;
                 let keys = document.config.unwrap_or_default();
                 let (settings, warnings) = keys.settings(working_directory)?;
-                Ok(Self::new(Provider::S3(Box::new(settings)), prefix, warnings))
+                Ok(Self::new(
+                    Provider::S3(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
             }
             "GCS" => {
                 let document: Document<GcsKeys> =
@@ -153,21 +157,33 @@ impl BucketConfig {
                 let prefix = document.prefix;
                 let keys = document.config.unwrap_or_default();
                 let (settings, warnings) = keys.settings(working_directory)?;
-                Ok(Self::new(Provider::Gcs(Box::new(settings)), prefix, warnings))
+                Ok(Self::new(
+                    Provider::Gcs(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
             }
             "AZURE" => {
                 let document: Document<AzureKeys> =
                     read_yaml(yaml).map_err(|error| AzureConfigError::Yaml(Box::new(error)))?;
                 let prefix = document.prefix;
                 let (settings, warnings) = document.config.unwrap_or_default().settings()?;
-                Ok(Self::new(Provider::Azure(Box::new(settings)), prefix, warnings))
+                Ok(Self::new(
+                    Provider::Azure(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
             }
             "SWIFT" => {
                 let document: Document<SwiftKeys> =
                     read_yaml(yaml).map_err(|error| SwiftConfigError::Yaml(Box::new(error)))?;
                 let prefix = document.prefix;
                 let (settings, warnings) = document.config.unwrap_or_default().settings()?;
-                Ok(Self::new(Provider::Swift(Box::new(settings)), prefix, warnings))
+                Ok(Self::new(
+                    Provider::Swift(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
             }
             "ALIYUNOSS" => vendor("ALIYUNOSS", yaml, OssKeys::settings),
             "BOS" => vendor("BOS", yaml, BosKeys::settings),
@@ -327,7 +343,17 @@ mod tests {
         assert!(matches!(parse("type: TAPE\n"), Err(ConfigError::UnknownType(t)) if t == "TAPE"));
         let text = parse("config: {}\n").unwrap_err().to_string();
         assert_eq!(text, "bucket with type  is not supported");
-        for kind in ["GCS", "AZURE", "SWIFT", "COS", "ALIYUNOSS", "BOS", "OCI", "OBS", "S3"] {
+        for kind in [
+            "GCS",
+            "AZURE",
+            "SWIFT",
+            "COS",
+            "ALIYUNOSS",
+            "BOS",
+            "OCI",
+            "OBS",
+            "S3",
+        ] {
             let text = parse(&format!("type: {kind}\nconfig: {{}}\n"))
                 .unwrap_err()
                 .to_string();

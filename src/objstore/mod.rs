@@ -29,6 +29,10 @@ mod vendors;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod testbed;
 
 pub use azure::{AzureAccess, AzureConfigError, AzureCredentialsError, AzureSettings};
 pub use bucket::{
@@ -55,7 +59,9 @@ pub use s3::{
     ListVersion, Mismatch, PayloadSigning, Refusal, S3_PART_BYTES_DEFAULT, S3Bucket, S3Config,
     S3ConfigError, S3Credentials, S3Error, S3Fault, S3Integrity, S3Limits, S3Settings, XmlError,
 };
+#[cfg(any(test, feature = "testing"))]
+pub use s3::{
+    Checksums, FakeS3, Fault, PlainHttp, SeenRequest, service_account, signed_headers, summed,
+};
 pub use swift::{SwiftAccess, SwiftConfigError, SwiftLogin, SwiftSettings};
 pub use vendors::VendorConfigError;
-#[cfg(any(test, feature = "testing"))]
-pub use s3::{Checksums, FakeS3, Fault, PlainHttp, SeenRequest, signed_headers, summed};

@@ -70,7 +70,9 @@ impl RsaKey {
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, RsaKeyError> {
         let mut signature = vec![0; self.pair.public_modulus_len()];
         let random = SystemRandom::new();
-        let signed = self.pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature);
+        let signed = self
+            .pair
+            .sign(&RSA_PKCS1_SHA256, &random, message, &mut signature);
         signed.map_err(|_| RsaKeyError::Sign)?;
         Ok(signature)
     }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 /// fill the memory.
 pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(bytes_max + 1)
+        .read_to_end(&mut bytes)?;
     match bytes.len() as u64 > bytes_max {
         true => Err(io::Error::other(format!("larger than {bytes_max} bytes"))),
         false => Ok(bytes),

@@ -159,9 +159,9 @@ impl Tokens {
         let token = Arc::new(token);
         let after = |duration: Duration| now.saturating_add(nanos(duration));
         let held = Held {
-            renew_at_ns: token.lifetime.map(|lifetime| {
-                after(lifetime.saturating_sub(RENEW_AHEAD_MAX.min(lifetime / 4)))
-            }),
+            renew_at_ns: token
+                .lifetime
+                .map(|lifetime| after(lifetime.saturating_sub(RENEW_AHEAD_MAX.min(lifetime / 4)))),
             expires_at_ns: token.lifetime.map(after),
             token: Arc::clone(&token),
         };
@@ -284,7 +284,9 @@ impl<'a> Question<'a> {
             .map_err(|error| setting(error.to_string()))?;
         *request.headers_mut() = self.headers;
         if self.method == Method::POST {
-            request.headers_mut().insert("content-length", length.into());
+            request
+                .headers_mut()
+                .insert("content-length", length.into());
         }
         let answer = client.exchange(request, CONNECT_TIMEOUT, READ_TIMEOUT);
         let answer = answer.await.map_err(|source| TokenError::Exchange {

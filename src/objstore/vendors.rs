@@ -66,7 +66,9 @@ pub enum VendorConfigError {
         example: &'static str,
     },
     /// The region is nowhere to be seen.
-    #[error("`endpoint` {endpoint:?} does not tell the region, which signatures need: set `region`")]
+    #[error(
+        "`endpoint` {endpoint:?} does not tell the region, which signatures need: set `region`"
+    )]
     NoRegion {
         /// As given.
         endpoint: String,

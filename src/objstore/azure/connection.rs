@@ -53,7 +53,9 @@ impl Connection {
         let (mut account, mut key, mut signature, mut endpoint) = (None, None, None, None);
         let parts = text.trim().trim_end_matches(';').split(';');
         for (number, part) in (1..).zip(parts) {
-            let pair = part.split_once('=').ok_or(ConnectionError::Pair { number })?;
+            let pair = part
+                .split_once('=')
+                .ok_or(ConnectionError::Pair { number })?;
             let (name, value) = (pair.0.trim(), pair.1.trim());
             match name.to_ascii_lowercase().as_str() {
                 "defaultendpointsprotocol" => protocol = value,
@@ -75,13 +77,19 @@ impl Connection {
             .iter()
             .any(|scheme| blob_endpoint.len() > scheme.len() && blob_endpoint.starts_with(scheme));
         if !is_http || blob_endpoint.parse::<http::Uri>().is_err() {
-            let from = if endpoint.is_some() { "BlobEndpoint" } else { "DefaultEndpointsProtocol" };
+            let from = if endpoint.is_some() {
+                "BlobEndpoint"
+            } else {
+                "DefaultEndpointsProtocol"
+            };
             return Err(ConnectionError::Endpoint(from));
         }
         let proof = match (key, signature) {
             (Some(key), _) => {
                 let account = account.ok_or(ConnectionError::Missing("AccountName"))?;
-                let key = BASE64_STANDARD.decode(key).map_err(|_| ConnectionError::Key)?;
+                let key = BASE64_STANDARD
+                    .decode(key)
+                    .map_err(|_| ConnectionError::Key)?;
                 Proof::Key(SharedKey::new(account, &key))
             }
             (None, Some(signature)) => {
@@ -118,7 +126,9 @@ mod tests {
                 "https://acct.blob.core.windows.net",
             ),
             (
-                format!("DefaultEndpointsProtocol=http;{key};EndpointSuffix=core.chinacloudapi.cn;"),
+                format!(
+                    "DefaultEndpointsProtocol=http;{key};EndpointSuffix=core.chinacloudapi.cn;"
+                ),
                 "http://acct.blob.core.chinacloudapi.cn",
             ),
             (
@@ -131,7 +141,8 @@ mod tests {
             assert!(matches!(connection.proof, Proof::Key(_)));
             assert!(!format!("{connection:?}").contains("aGVsbG8="));
         }
-        let text = "BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=?sv=1&sig=a%3D";
+        let text =
+            "BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=?sv=1&sig=a%3D";
         let connection = Connection::parsed(text).unwrap();
         assert!(connection.proof == Proof::Signature("sv=1&sig=a%3D".to_owned()));
     }
@@ -140,7 +151,10 @@ mod tests {
     fn what_is_wrong_is_named_and_no_value_is() {
         for (text, expected) in [
             ("hidden", ConnectionError::Pair { number: 1 }),
-            ("AccountKey=aGlkZGVu", ConnectionError::Missing("AccountName")),
+            (
+                "AccountKey=aGlkZGVu",
+                ConnectionError::Missing("AccountName"),
+            ),
             ("AccountName=a", ConnectionError::Missing("AccountKey")),
             ("AccountName=a;AccountKey=hidden!", ConnectionError::Key),
             (

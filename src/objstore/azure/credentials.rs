@@ -164,7 +164,9 @@ impl Environment<'_> {
 
     /// App Service and its like name a service of their own, all others have the link-local one.
     fn managed(&self, client_id: Option<String>) -> Source {
-        let own = self.text("IDENTITY_ENDPOINT").zip(self.text("IDENTITY_HEADER"));
+        let own = self
+            .text("IDENTITY_ENDPOINT")
+            .zip(self.text("IDENTITY_HEADER"));
         Source::Managed { client_id, own }
     }
 
@@ -280,7 +282,9 @@ impl Asking {
                 pairs.push(("client_assertion", &assertion));
             }
         }
-        Question::form(uri, &pairs).ask_for_token(&self.client).await
+        Question::form(uri, &pairs)
+            .ask_for_token(&self.client)
+            .await
     }
 
     async fn ask_machine(
@@ -290,12 +294,15 @@ impl Asking {
     ) -> Result<Token, TokenError> {
         let (base, version, header) = match own {
             Some((endpoint, secret)) => {
-                let secret =
-                    HeaderValue::try_from(secret).map_err(|_| TokenError::Setting {
-                        what: "IDENTITY_HEADER".to_owned(),
-                        problem: "it can't be sent in a header".to_owned(),
-                    })?;
-                (endpoint.as_str(), "2019-08-01", ("x-identity-header", secret))
+                let secret = HeaderValue::try_from(secret).map_err(|_| TokenError::Setting {
+                    what: "IDENTITY_HEADER".to_owned(),
+                    problem: "it can't be sent in a header".to_owned(),
+                })?;
+                (
+                    endpoint.as_str(),
+                    "2019-08-01",
+                    ("x-identity-header", secret),
+                )
             }
             None => {
                 let header = ("metadata", HeaderValue::from_static("true"));

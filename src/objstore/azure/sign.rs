@@ -57,7 +57,11 @@ impl SharedKey {
             value.unwrap_or_default().to_owned()
         };
         // Since version 2015-02-21 a body of no bytes has no length here.
-        let length = if length == 0 { String::new() } else { length.to_string() };
+        let length = if length == 0 {
+            String::new()
+        } else {
+            length.to_string()
+        };
         let mut text = format!("{method}\n");
         for line in [
             header("content-encoding"),

@@ -162,13 +162,7 @@ impl Wire for AzureWire {
         None
     }
 
-    fn part_call<'a>(
-        &self,
-        _: &S3Config,
-        key: &'a str,
-        upload_id: &str,
-        number: u32,
-    ) -> Call<'a> {
+    fn part_call<'a>(&self, _: &S3Config, key: &'a str, upload_id: &str, number: u32) -> Call<'a> {
         let mut call = Call::new("PutBlock", Method::PUT, Some(key));
         let mut query = Query::default();
         query.add("blockid", &block_id(upload_id, number));
@@ -304,7 +298,10 @@ mod tests {
 
     #[test]
     fn dates_are_those_of_rfc_1123() {
-        assert_eq!(date(1_435_361_952_000_000_000), "Fri, 26 Jun 2015 23:39:12 GMT");
+        assert_eq!(
+            date(1_435_361_952_000_000_000),
+            "Fri, 26 Jun 2015 23:39:12 GMT"
+        );
     }
 
     #[test]

@@ -59,7 +59,9 @@ pub enum ServiceAccountError {
         source: io::Error,
     },
     /// Not JSON.
-    #[error("the credentials are not JSON (line {line}, column {column}): paste the whole key file")]
+    #[error(
+        "the credentials are not JSON (line {line}, column {column}): paste the whole key file"
+    )]
     Json {
         /// Of the JSON.
         line: usize,
@@ -456,10 +458,16 @@ impl Asking {
             None => SCOPE,
         };
         let pairs = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            (
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            ),
             ("audience", audience.as_str()),
             ("scope", scope),
-            ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            (
+                "requested_token_type",
+                "urn:ietf:params:oauth:token-type:access_token",
+            ),
             ("subject_token_type", subject_token_type),
             ("subject_token", &subject),
         ];
@@ -543,9 +551,11 @@ impl Asking {
             }
             _ => Some(String::from_utf8_lossy(&body).trim().to_owned()),
         };
-        token.filter(|token| !token.is_empty()).ok_or(TokenError::Answer {
-            uri: name,
-            missing: "no subject token",
-        })
+        token
+            .filter(|token| !token.is_empty())
+            .ok_or(TokenError::Answer {
+                uri: name,
+                missing: "no subject token",
+            })
     }
 }

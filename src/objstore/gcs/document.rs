@@ -36,9 +36,7 @@ pub enum GcsConfigError {
     #[error("parsing the GCS configuration: {}", .0)]
     Yaml(#[source] Box<serde_saphyr::Error>),
     /// `bucket` is missing.
-    #[error(
-        "missing Google Cloud Storage bucket name for stored blocks: set `bucket` to its name"
-    )]
+    #[error("missing Google Cloud Storage bucket name for stored blocks: set `bucket` to its name")]
     MissingBucket,
     /// `service_account` can't be used.
     #[error("`service_account`")]
@@ -147,8 +145,10 @@ impl GcsSettings {
         let Some(given) = emulator(variable) else {
             return Ok(client);
         };
-        let (insecure, rest) = match (given.strip_prefix("https://"), given.strip_prefix("http://"))
-        {
+        let (insecure, rest) = match (
+            given.strip_prefix("https://"),
+            given.strip_prefix("http://"),
+        ) {
             (Some(rest), _) => (false, rest),
             (None, Some(rest)) => (true, rest),
             (None, None) => (true, given.as_str()),

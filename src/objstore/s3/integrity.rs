@@ -149,8 +149,8 @@ impl Verdict {
     pub(super) fn settle(&self, check: S3Integrity, bucket: &str) {
         // What was found out is never taken back: servers that echo the checksums of whole objects
         // and not those of parts would have it change for ever.
-        let changed = check != self.first
-            && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
+        let changed =
+            check != self.first && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
         if self.is_told.swap(true, Ordering::Relaxed) && !changed {
             return;
         }

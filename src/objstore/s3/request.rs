@@ -214,14 +214,7 @@ impl Tried {
                 "the request has not succeeded so far; trying again"
             );
         } else {
-            tracing::debug!(
-                component,
-                operation,
-                attempts,
-                ?delay,
-                err,
-                "trying again"
-            );
+            tracing::debug!(component, operation, attempts, ?delay, err, "trying again");
         }
     }
 }

@@ -1,14 +1,18 @@
 //! What tests and benches need of S3: a server in memory that fails as it is told to, a client
 //! without TLS, and the costly steps of a request by themselves.
 
+mod azure;
+mod google;
 mod server;
 mod store;
+mod swift;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use google::service_account;
 pub use server::{FakeS3, Fault, SeenRequest};
 pub use store::Checksums;
 

@@ -179,7 +179,13 @@ impl SwiftKeys {
             id: text(self.domain_id.take()),
             name: text(self.domain_name.take()),
         };
-        let or = |named: Named, other: &Named| if named.is_some() { named } else { other.clone() };
+        let or = |named: Named, other: &Named| {
+            if named.is_some() {
+                named
+            } else {
+                other.clone()
+            }
+        };
         let user_domain = Named {
             id: text(self.user_domain_id.take()),
             name: text(self.user_domain_name.take()),
@@ -216,7 +222,10 @@ impl SwiftKeys {
             return Ok(SwiftLogin::Keystone(body));
         }
         if !user.is_some() {
-            return Err(missing("username", "or user_id, or an application credential"));
+            return Err(missing(
+                "username",
+                "or user_id, or an application credential",
+            ));
         }
         let password = password.ok_or_else(|| missing("password", "the user's password"))?;
         let project = Named {

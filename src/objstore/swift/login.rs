@@ -22,7 +22,8 @@ pub struct SwiftAccess {
     pub(super) region: String,
 }
 
-/// A way to log in.
+/// A way to log in. No `Debug` form: it holds secrets.
+#[expect(missing_debug_implementations, reason = "it holds secrets")]
 #[derive(Clone, PartialEq, Eq)]
 pub enum SwiftLogin {
     /// Swift's own, v1.
@@ -105,7 +106,12 @@ impl Asking {
         let mut question = Question::get(uri, None);
         for (name, value) in [("x-auth-user", user), ("x-auth-key", key)] {
             let value = HeaderValue::try_from(value).map_err(|_| TokenError::Setting {
-                what: if name == "x-auth-user" { "`username`" } else { "`password`" }.to_owned(),
+                what: if name == "x-auth-user" {
+                    "`username`"
+                } else {
+                    "`password`"
+                }
+                .to_owned(),
                 problem: "it can't be sent in a header".to_owned(),
             })?;
             question.headers.insert(name, value);
@@ -138,7 +144,9 @@ impl Asking {
         };
         let subject = answer.headers().get("x-subject-token");
         let subject = subject.and_then(|token| token.to_str().ok());
-        let subject = subject.ok_or_else(|| lacks("no X-Subject-Token"))?.to_owned();
+        let subject = subject
+            .ok_or_else(|| lacks("no X-Subject-Token"))?
+            .to_owned();
         let token = parsed::<Answer>(answer.body(), &uri)?.token;
         let place = place(&token.catalog, &self.access.region).ok_or_else(|| {
             lacks(
@@ -148,9 +156,7 @@ impl Asking {
         })?;
         let lifetime = match &token.expires_at {
             None => None,
-            Some(at) => Some(
-                until(at, &self.clock).ok_or_else(|| lacks("no usable expires_at"))?,
-            ),
+            Some(at) => Some(until(at, &self.clock).ok_or_else(|| lacks("no usable expires_at"))?),
         };
         Ok(Token {
             text: subject,
@@ -162,7 +168,9 @@ impl Asking {
 
 /// The public address of the object store in `region`; empty for any.
 fn place(catalog: &[Service], region: &str) -> Option<String> {
-    let stores = catalog.iter().filter(|service| service.kind == "object-store");
+    let stores = catalog
+        .iter()
+        .filter(|service| service.kind == "object-store");
     let mut endpoints = stores.flat_map(|service| &service.endpoints);
     let endpoint = endpoints.find(|endpoint| {
         let regions = [&endpoint.region, &endpoint.region_id];

@@ -117,7 +117,9 @@ impl Wire for SwiftWire {
 
     async fn authorize(&self, sending: &mut Sending<'_>) -> Result<(), S3Fault> {
         let token = self.tokens.current().await?;
-        sending.headers.insert(AUTH_TOKEN, secret_header(&token.text)?);
+        sending
+            .headers
+            .insert(AUTH_TOKEN, secret_header(&token.text)?);
         Ok(())
     }
 
@@ -169,13 +171,7 @@ impl Wire for SwiftWire {
         None
     }
 
-    fn part_call<'a>(
-        &self,
-        _: &S3Config,
-        key: &'a str,
-        upload_id: &str,
-        number: u32,
-    ) -> Call<'a> {
+    fn part_call<'a>(&self, _: &S3Config, key: &'a str, upload_id: &str, number: u32) -> Call<'a> {
         let mut call = Call::new("PutSegment", Method::PUT, Some(key));
         call.elsewhere = Some(self.in_segments(&Self::segment(key, upload_id, number)));
         octets(&mut call.headers);
@@ -272,7 +268,8 @@ impl Wire for SwiftWire {
         for line in lines(body)? {
             page.next = line.name.clone().or_else(|| line.subdir.clone());
             page.keys.extend(line.name);
-            page.prefixes.extend(line.subdir.filter(|name| !hides(name)));
+            page.prefixes
+                .extend(line.subdir.filter(|name| !hides(name)));
         }
         Ok(page)
     }

@@ -43,7 +43,10 @@ fn tokens(clock: &Clock, fails: fn(u32) -> bool) -> (Tokens, Arc<AtomicU32>) {
 async fn all_who_need_a_token_share_one() {
     let (tokens, fetched) = tokens(&Clock::fixed(0), |_| false);
     let all = futures_util::future::join_all((0..8).map(|_| tokens.current())).await;
-    assert!(all.iter().all(|token| token.as_ref().unwrap().text == "secret-0"));
+    assert!(
+        all.iter()
+            .all(|token| token.as_ref().unwrap().text == "secret-0")
+    );
     assert_eq!(fetched.load(Ordering::Relaxed), 1);
     tokens.invalidate();
     assert_eq!(tokens.current().await.unwrap().text, "secret-1");
@@ -56,7 +59,10 @@ async fn a_failure_is_told_and_may_pass() {
     let (tokens, _) = tokens(&Clock::fixed(0), |number| number == 0);
     let fault = tokens.current().await.unwrap_err();
     assert!(fault.is_retryable(), "{fault:?}");
-    assert!(ErrorChain(&fault).to_string().contains("try 0"), "{fault:?}");
+    assert!(
+        ErrorChain(&fault).to_string().contains("try 0"),
+        "{fault:?}"
+    );
     let mut headers = HeaderMap::new();
     tokens.bear(&mut headers).await.unwrap();
     assert_eq!(headers[AUTHORIZATION], "Bearer secret-1");
@@ -66,8 +72,14 @@ async fn a_failure_is_told_and_may_pass() {
 #[test]
 fn what_a_server_tells_is_cut_and_on_one_line() {
     for (body, expected) in [
-        (r#"{"error":"invalid_grant","error_description":"no\nsuch"}"#, ": invalid_grant: no such"),
-        (r#"{"error":{"message":"The request you have made","code":401}}"#, ": The request you have made"),
+        (
+            r#"{"error":"invalid_grant","error_description":"no\nsuch"}"#,
+            ": invalid_grant: no such",
+        ),
+        (
+            r#"{"error":{"message":"The request you have made","code":401}}"#,
+            ": The request you have made",
+        ),
         ("", ""),
         ("plain\r\nwords", ": plain  words"),
     ] {

@@ -84,7 +84,9 @@ impl CosKeys {
             });
         }
         let (bucket, rest) = host.authority.split_once('.').unwrap_or_default();
-        let told = rest.strip_prefix("cos.").and_then(|rest| rest.split_once('.'));
+        let told = rest
+            .strip_prefix("cos.")
+            .and_then(|rest| rest.split_once('.'));
         let told = told.map(|(region, _)| region.to_owned());
         Ok(Place {
             bucket: bucket.to_owned(),

@@ -59,7 +59,10 @@ impl OssKeys {
 
 /// The host that speaks S3, and the region that it tells.
 fn s3_host(host: &Host) -> (String, String) {
-    let label = host.name().split('.').find(|label| label.starts_with("oss-"));
+    let label = host
+        .name()
+        .split('.')
+        .find(|label| label.starts_with("oss-"));
     let region = label.and_then(|label| label.strip_prefix("oss-"));
     let region = region.map(|region| region.strip_suffix("-internal").unwrap_or(region));
     let region = region.filter(|region| !region.starts_with("accelerate"));
