@@ -16,6 +16,7 @@ mod document;
 mod error;
 mod integrity;
 mod list;
+mod mend;
 mod metadata;
 mod object;
 mod parts;

@@ -98,6 +98,8 @@ struct Held {
 struct OAuthAnswer {
     access_token: Option<String>,
     expires_in: Option<serde_json::Value>,
+    /// A moment in seconds, which Azure's App Service gives instead.
+    expires_on: Option<serde_json::Value>,
 }
 
 // === impl Tokens ===
@@ -304,7 +306,11 @@ impl<'a> Question<'a> {
     }
 
     /// The token of an OAuth 2.0 answer.
-    pub(super) async fn ask_for_token(self, client: &SdkClient) -> Result<Token, TokenError> {
+    pub(super) async fn ask_for_token(
+        self,
+        client: &SdkClient,
+        clock: &Clock,
+    ) -> Result<Token, TokenError> {
         let uri = without_query(self.uri).to_owned();
         let answer = self.ask(client).await?;
         let answer: OAuthAnswer = parsed(answer.body(), &uri)?;
@@ -313,18 +319,26 @@ impl<'a> Question<'a> {
             missing,
         };
         let text = answer.access_token.filter(|text| !text.is_empty());
-        let seconds = match answer.expires_in {
-            Some(serde_json::Value::Number(number)) => number.as_u64(),
-            Some(serde_json::Value::String(text)) => text.parse().ok(),
-            _ => None,
-        };
+        let now_s = u64::try_from(clock.now_ns() / 1_000_000_000).unwrap_or(0);
+        let on = seconds(answer.expires_on.as_ref());
+        let left = seconds(answer.expires_in.as_ref());
+        let left = left.or(on.map(|on| on.saturating_sub(now_s)));
         Ok(Token {
             text: text.ok_or_else(|| lacks("no access_token"))?,
             lifetime: Some(Duration::from_secs(
-                seconds.ok_or_else(|| lacks("no expires_in"))?,
+                left.ok_or_else(|| lacks("no expires_in"))?,
             )),
             place: None,
         })
+    }
+}
+
+/// A number, also where it is written as a text.
+fn seconds(given: Option<&serde_json::Value>) -> Option<u64> {
+    match given? {
+        serde_json::Value::Number(number) => number.as_u64(),
+        serde_json::Value::String(text) => text.parse().ok(),
+        _ => None,
     }
 }
 

@@ -25,5 +25,6 @@ mod shutdown;
 mod startup;
 mod status;
 mod store;
+mod stores;
 mod support;
 mod web;

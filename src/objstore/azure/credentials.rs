@@ -140,7 +140,11 @@ impl AzureIdentity {
             AzureAccess::Managed { client_id } => environment.managed(Some(client_id.clone())),
             AzureAccess::Default => environment.default_source()?,
         };
-        let source = Asking { source, client };
+        let source = Asking {
+            source,
+            client,
+            clock: clock.clone(),
+        };
         Ok(Self {
             proven: Proven::Tokens(Arc::new(Tokens::new("azure", source, clock))),
         })
@@ -226,6 +230,7 @@ enum ApplicationProof {
 struct Asking {
     source: Source,
     client: SdkClient,
+    clock: Clock,
 }
 
 impl fmt::Debug for Asking {
@@ -283,7 +288,7 @@ impl Asking {
             }
         }
         Question::form(uri, &pairs)
-            .ask_for_token(&self.client)
+            .ask_for_token(&self.client, &self.clock)
             .await
     }
 
@@ -312,7 +317,7 @@ impl Asking {
         let mut pairs = vec![("api-version", version), ("resource", RESOURCE)];
         pairs.extend(client_id.map(|client_id| ("client_id", client_id)));
         let uri = format!("{base}?{}", form(&pairs));
-        let answer = Question::get(&uri, Some(header)).ask_for_token(&self.client);
+        let answer = Question::get(&uri, Some(header)).ask_for_token(&self.client, &self.clock);
         answer.await.map_err(|error| match error {
             TokenError::Exchange { .. } => TokenError::NotFound {
                 tried: format!(

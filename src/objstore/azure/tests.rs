@@ -287,7 +287,13 @@ async fn tokens_come_from_the_environment_where_the_document_has_none() {
     let access = AzureAccess::Managed {
         client_id: "mine".to_owned(),
     };
-    let (_, seen) = authorized(access, token, service).await.unwrap();
+    // App Service tells the moment, not the time that is left.
+    let until = |_: &Seen| {
+        let json = r#"{"access_token":"t-2","expires_on":"1767229200","token_type":"Bearer"}"#;
+        Reply::Bytes(response("200 OK", &[], json))
+    };
+    let (value, seen) = authorized(access, until, service).await.unwrap();
+    assert_eq!(value, "Bearer t-2");
     assert_eq!(seen.header("x-identity-header"), Some("secret"));
     let expected = "/msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fstorage.azure.com%2F\
                     &client_id=mine";

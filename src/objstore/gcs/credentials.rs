@@ -369,7 +369,7 @@ impl TokenSource for Asking {
                     ("assertion", assertion.as_str()),
                 ];
                 let question = Question::form(token_uri, &pairs);
-                question.ask_for_token(&self.client).await
+                question.ask_for_token(&self.client, &self.clock).await
             }
             Kind::User {
                 client_id,
@@ -384,7 +384,7 @@ impl TokenSource for Asking {
                     ("refresh_token", refresh_token),
                 ];
                 let question = Question::form(token_uri, &pairs);
-                question.ask_for_token(&self.client).await
+                question.ask_for_token(&self.client, &self.clock).await
             }
             Kind::External { .. } => self.exchange(&credentials.kind).await,
         }
@@ -426,7 +426,7 @@ impl Asking {
     async fn ask_machine(&self, host: Option<&str>) -> Result<Token, TokenError> {
         let uri = format!("http://{}{METADATA_PATH}", host.unwrap_or(METADATA_HOST));
         let flavor = ("metadata-flavor", HeaderValue::from_static("Google"));
-        let answer = Question::get(&uri, Some(flavor)).ask_for_token(&self.client);
+        let answer = Question::get(&uri, Some(flavor)).ask_for_token(&self.client, &self.clock);
         answer.await.map_err(|error| match error {
             TokenError::Exchange { .. } => TokenError::NotFound {
                 tried: format!(
@@ -472,7 +472,7 @@ impl Asking {
             ("subject_token", &subject),
         ];
         let federated = Question::form(token_url, &pairs);
-        let federated = federated.ask_for_token(&self.client).await?;
+        let federated = federated.ask_for_token(&self.client, &self.clock).await?;
         match impersonation_url {
             None => Ok(federated),
             Some(url) => self.impersonate(url, &federated).await,

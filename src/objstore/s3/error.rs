@@ -299,8 +299,7 @@ impl Refusal {
     }
 
     pub(super) fn is_skewed(&self) -> bool {
-        // Azure does not tell this from a wrong key; the mender looks at the clock, too.
-        ["RequestTimeTooSkewed", "AuthenticationFailed"].contains(&self.code.as_str())
+        self.code == "RequestTimeTooSkewed"
     }
 
     /// The answers of servers that don't know `x-amz-checksum-*`: R2 says 501 NotImplemented, B2

@@ -9,21 +9,22 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
 use super::credentials::S3Credentials;
 use super::error::{Refusal, S3Error, S3Fault};
+use super::mend::Tried;
 use super::response::refusal;
 use super::sign::{PayloadHash, empty_sha256, signed};
 use super::trace::Redacted;
-use super::wire::{Mend, S3Wire, Sending, Wire};
+use super::wire::{S3Wire, Sending, Wire};
 use super::xml::{self, XmlError};
 use super::{PayloadSigning, S3Config, S3Limits};
 use crate::lifecycle::Backoff;
-use crate::model::{Clock, ErrorChain};
+use crate::model::Clock;
 use crate::net::http::{BodyLimit, HttpClient, RequestBody, ResponseBody, empty_body};
 use crate::objstore::{ErrorKind, RequestStats, UploadSource};
 
@@ -36,15 +37,6 @@ const ANSWER_LIMIT: BodyLimit = BodyLimit {
     name: "S3_ANSWER_BYTES_MAX",
     bytes: 8 << 20,
 };
-
-/// A clock less wrong than this is not the reason for a refusal (S3 tolerates 15 minutes).
-const SKEW_MS_MIN: u64 = 5 * 60 * 1000;
-
-/// Failed tries of one call that are told to nobody but debuggers: one or two are usual.
-const ATTEMPTS_QUIET: u32 = 3;
-
-/// What to do where the error itself does not tell.
-const REMEDY: &str = "check the server, and the network between here and there";
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION")));
@@ -62,7 +54,7 @@ pub(super) struct Client {
     pub(super) region: Mutex<String>,
     pub(super) discovery: tokio::sync::Mutex<()>,
     /// The server's clock minus ours.
-    skew_ms: AtomicI64,
+    pub(super) skew_ms: AtomicI64,
     jitter: AtomicU64,
     /// What differs from S3.
     pub(super) wire: Arc<dyn Wire>,
@@ -123,17 +115,6 @@ pub(in crate::objstore) struct Reply {
     pub(super) stream: Option<ResponseBody>,
 }
 
-/// Remedies that are tried once for each call.
-#[derive(Default)]
-struct Tried {
-    wire: bool,
-    region: bool,
-    clock: bool,
-    credentials: bool,
-    /// Not a remedy: the operator was told that it takes long.
-    warned: bool,
-}
-
 /// Why one try failed.
 enum Failed {
     Fault(S3Fault),
@@ -184,37 +165,6 @@ impl Payload<'_> {
             Self::Empty => Some(empty_sha256()),
             Self::Kept(_, sha256) => *sha256,
             Self::Reread(reread) => reread.sha256,
-        }
-    }
-}
-
-// === impl Tried ===
-
-impl Tried {
-    /// Logs that a call is tried again: a warning, once, where that takes long already.
-    fn say(
-        &mut self,
-        (component, operation): (&'static str, &'static str),
-        attempts: u32,
-        delay: Duration,
-        fault: &S3Fault,
-    ) {
-        let err = ErrorChain(fault).to_string();
-        let stalled = matches!(fault, S3Fault::Stalled { .. } | S3Fault::NoAnswer { .. });
-        if (attempts >= ATTEMPTS_QUIET || stalled) && !self.warned {
-            self.warned = true;
-            let remedy = fault.remedy().unwrap_or(REMEDY);
-            tracing::warn!(
-                component,
-                operation,
-                attempts,
-                ?delay,
-                err,
-                remedy,
-                "the request has not succeeded so far; trying again"
-            );
-        } else {
-            tracing::debug!(component, operation, attempts, ?delay, err, "trying again");
         }
     }
 }
@@ -322,95 +272,6 @@ impl Client {
             tried.say(named, attempts, delay, &fault);
             tokio::time::sleep(delay).await;
         }
-    }
-
-    /// Does what can be done about a refusal, once for each reason; whether it is worth a try.
-    async fn mend(
-        &self,
-        fault: &S3Fault,
-        tried: &mut Tried,
-        region: &mut String,
-        credentials: Option<Credentials>,
-    ) -> Result<bool, ErrorKind> {
-        let Some(refusal) = fault.refusal() else {
-            return Ok(false);
-        };
-        if !tried.wire {
-            let mend = self.wire.mend(refusal);
-            tried.wire = mend != Mend::No;
-            match mend {
-                Mend::No => {}
-                Mend::Again => return Ok(true),
-                Mend::Create => return self.create_bucket().await.map(|()| true),
-            }
-        }
-        Ok(self.mend_alike(refusal, tried, region, credentials))
-    }
-
-    /// Makes the bucket; that somebody else was faster is fine.
-    async fn create_bucket(&self) -> Result<(), ErrorKind> {
-        let call = self.wire.creation_call();
-        // The call is of another kind than the one that found no bucket, so this ends.
-        let made = Box::pin(self.attempts(&call, String::new(), None)).await;
-        match made {
-            Ok(_) => {
-                let (component, bucket) = (self.wire.component(), &self.config.bucket);
-                tracing::info!(component, bucket, "the bucket was not there and was made");
-                Ok(())
-            }
-            Err(ErrorKind::S3(error)) if error.is_conflict() => Ok(()),
-            Err(kind) => Err(kind),
-        }
-    }
-
-    /// What can be done in the way of S3.
-    fn mend_alike(
-        &self,
-        refusal: &Refusal,
-        tried: &mut Tried,
-        region: &mut String,
-        credentials: Option<Credentials>,
-    ) -> bool {
-        let bare = !refusal.documented;
-        if let Some(other) = &refusal.region
-            && other != region
-            && !tried.region
-            && (refusal.status.is_redirection() || refusal.status == StatusCode::BAD_REQUEST)
-        {
-            tried.region = true;
-            self.moved(region, other);
-            region.clone_from(other);
-            return true;
-        }
-        let skew_ms = refusal.skew_ms.unwrap_or(0);
-        let may_be_skewed = bare
-            && refusal.status == StatusCode::FORBIDDEN
-            && skew_ms.unsigned_abs() >= SKEW_MS_MIN;
-        let known_ms = self.skew_ms.load(Ordering::Relaxed);
-        if (refusal.is_skewed() || may_be_skewed) && !tried.clock && skew_ms != known_ms {
-            tried.clock = true;
-            tracing::warn!(
-                component = self.wire.component(),
-                skew_seconds = skew_ms / 1000,
-                remedy = "set this machine's clock (NTP)",
-                "this machine's clock differs from the server's; requests are signed with the \
-                 server's time"
-            );
-            self.skew_ms.store(skew_ms, Ordering::Relaxed);
-            return true;
-        }
-        // A HEAD's 400 says nothing; it may be an expired token.
-        let may_be_expired = bare && refusal.status == StatusCode::BAD_REQUEST;
-        if let Some(credentials) = credentials
-            && credentials.session_token().is_some()
-            && (refusal.is_expired_token() || may_be_expired)
-            && !tried.credentials
-        {
-            tried.credentials = true;
-            self.credentials.invalidate(&credentials);
-            return true;
-        }
-        false
     }
 
     /// A name for an upload in parts that no other upload has.

@@ -82,6 +82,8 @@ fn code_of(status: StatusCode) -> &'static str {
         405 => "MethodNotAllowed",
         412 => "PreconditionFailed",
         416 => "InvalidRange",
+        // Swift, where a body is not what its tag says.
+        422 => "BadDigest",
         429 | 503 => "SlowDown",
         500 => "InternalError",
         501 => "NotImplemented",
