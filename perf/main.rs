@@ -19,6 +19,7 @@ mod block;
 mod child;
 mod copy;
 mod discard;
+mod follow;
 mod latency;
 mod machine;
 mod peer;
@@ -162,6 +163,10 @@ fn run(bench: &Bench) -> anyhow::Result<()> {
         .wants("latency")
         .then(|| latency::measure(bench).context("measure latency"))
         .transpose()?;
+    let follow = settings
+        .wants("follow")
+        .then(|| follow::measure(bench).context("measure following Prometheus"))
+        .transpose()?;
     let store = match settings.wants("store series") {
         true => store::measure(bench).context("measure StoreAPI")?,
         false => Vec::new(),
@@ -181,6 +186,7 @@ fn run(bench: &Bench) -> anyhow::Result<()> {
         shipping: &shipping,
         latency: latency.as_ref(),
         start: start.as_ref(),
+        follow: follow.as_ref(),
     });
     Ok(())
 }

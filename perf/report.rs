@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::block::Load;
+use crate::follow::Follow;
 use crate::latency::Latency;
 use crate::s3::{Cell, Checks, S3Run, Scheme, Sender};
 use crate::ship::{Cache, Carrier, Figures, Run};
@@ -22,6 +23,7 @@ pub(crate) struct Report<'a> {
     pub(crate) shipping: &'a [Run],
     pub(crate) latency: Option<&'a Latency>,
     pub(crate) start: Option<&'a Start>,
+    pub(crate) follow: Option<&'a Follow>,
 }
 
 /// One column of the shipping tables.
@@ -83,6 +85,9 @@ pub(crate) fn print(report: &Report<'_>) {
     }
     if let Some(latency) = report.latency {
         println!("\n{}", latency_table(latency));
+    }
+    if let Some(follow) = report.follow {
+        println!("\n{}", follow_table(follow));
     }
     if let Some(start) = report.start {
         println!("\n{}", start_table(start));
@@ -311,6 +316,19 @@ fn latency_table(latency: &Latency) -> String {
          | {least:.1} | {median:.1} | {most:.1} |",
         latency.waits.len(),
         latency.block_bytes as f64 / MIB,
+    )
+}
+
+fn follow_table(follow: &Follow) -> String {
+    let row = |what: &str, waits: &[Duration]| {
+        let [least, median, most] = least_median_most(milliseconds(waits));
+        let times = waits.len();
+        format!("| {what}, {times} times | {median:.1} ms ({least:.1} – {most:.1}) |\n")
+    };
+    format!(
+        "### Following Prometheus\n\n| | |\n|---|---|\n{}{}",
+        row("end of its replay to /-/ready", &follow.ready),
+        row("swap of a ConfigMap to the reload", &follow.reloads)
     )
 }
 

@@ -73,14 +73,16 @@ impl Supervisor {
     /// Waits for the first task to end, drains the others and waits for them at most `grace`.
     ///
     /// # Errors
-    /// The first task's error. What later tasks return while draining is logged, and tasks that
-    /// outlive `grace` are dropped at their next await point.
+    /// The first error of a task. Later ones are logged, and tasks that outlive `grace` are dropped
+    /// at their next await point.
     pub async fn run(mut self, grace: Duration) -> Result<(), TaskError> {
-        let first = self.join_next().await.unwrap_or(Ok(()));
+        let mut ended = self.join_next().await.unwrap_or(Ok(()));
         self.trigger.start();
         let rest = async {
             while let Some(outcome) = self.join_next().await {
-                if let Err(error) = outcome {
+                if ended.is_ok() {
+                    ended = outcome;
+                } else if let Err(error) = outcome {
                     let cause = std::error::Error::source(&error);
                     tracing::warn!(err = %error, ?cause, "task failed while draining");
                 }
@@ -95,7 +97,7 @@ impl Supervisor {
             );
         }
         self.tasks.shutdown().await;
-        first
+        ended
     }
 
     async fn join_next(&mut self) -> Option<Result<(), TaskError>> {

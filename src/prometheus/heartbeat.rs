@@ -29,8 +29,12 @@ use super::storage::{ListedBlocks, PeerStorage, Untold};
 use crate::lifecycle::{Drain, Probe};
 use crate::model::{Clock, ErrorChain, ExternalLabels, PromDuration, TimeOrDuration, TimestampMs};
 
-/// Between attempts to fetch the flags.
-const FLAGS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Between attempts while Prometheus starts: it may be ready at any moment, and who waits for its
+/// answers waits for us.
+const START_RETRY_MIN: Duration = Duration::from_millis(40);
+
+/// The longest time between them, where nothing answers for long.
+const START_RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// What to do where Prometheus gives no usable answer.
 const UNREACHABLE_REMEDY: &str = "check that Prometheus runs, listens at this URL and lets \
@@ -110,6 +114,14 @@ enum LookError {
     Window(#[source] Arc<WindowError>),
     #[error(transparent)]
     Untold(#[from] Untold),
+}
+
+// === impl StartError ===
+
+impl StartError {
+    fn is_replaying(&self) -> bool {
+        matches!(self, Self::Peer(error) if error.is_replaying())
+    }
 }
 
 // === impl Heartbeat ===
@@ -207,18 +219,36 @@ impl Heartbeat {
         }
     }
 
-    /// Tries at once and then at every interval, until it succeeds.
+    /// Tries until it succeeds: soon again where Prometheus gave no answer, at every interval
+    /// where it gave a wrong one. What keeps it from succeeding is told at once, when it becomes
+    /// something else, and then once an interval.
     async fn retry<T, F>(&self, what: &'static str, attempt: impl Fn() -> F) -> T
     where
         F: Future<Output = Result<T, StartError>>,
     {
-        let mut ticks = self.ticks();
+        let started = Instant::now();
+        let mut told: Option<(bool, Instant)> = None;
         loop {
-            match attempt().await {
+            let error = match attempt().await {
                 Ok(value) => return value,
-                Err(error) => self.failed(what, &error).await,
+                Err(error) => error,
+            };
+            let is_replaying = error.is_replaying();
+            let is_told = told.is_some_and(|(replaying, at)| {
+                replaying == is_replaying && at.elapsed() < self.config.interval
+            });
+            if is_told {
+                self.note_replay(is_replaying);
+            } else {
+                told = Some((is_replaying, Instant::now()));
+                self.failed(what, &error).await;
             }
-            ticks.tick().await;
+            let pause = match &error {
+                StartError::Flags(_) => self.config.interval.max(Duration::from_millis(1)),
+                StartError::Peer(_) if is_replaying => START_RETRY_MIN,
+                StartError::Peer(_) => start_retry(started.elapsed()),
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -230,28 +260,13 @@ impl Heartbeat {
         ticks
     }
 
-    /// Fetches the flags, again and again until Prometheus answers, and judges them. What keeps it
-    /// from answering is told at once, and then once an interval.
+    /// Fetches the flags and judges them.
     async fn check_flags(&self) -> Result<(), StartError> {
         let Some(expected) = &self.config.uploads else {
             return Ok(());
         };
-        let mut told_at: Option<Instant> = None;
-        let flags = loop {
-            let deadline = Instant::now() + self.config.timeout;
-            let error = match self.within(deadline, self.client.flags()).await {
-                Ok(flags) => break flags,
-                Err(error) => error,
-            };
-            if told_at.is_none_or(|at| at.elapsed() >= self.config.interval) {
-                told_at = Some(Instant::now());
-                self.failed("fetching Prometheus' flags", &error.into())
-                    .await;
-            } else {
-                self.note_replay(error.is_replaying());
-            }
-            tokio::time::sleep(FLAGS_RETRY_INTERVAL).await;
-        };
+        let deadline = Instant::now() + self.config.timeout;
+        let flags = self.within(deadline, self.client.flags()).await?;
         let Some(flags) = flags else {
             tracing::warn!("Prometheus does not tell its flags, they are taken for fit");
             return Ok(());
@@ -442,7 +457,7 @@ impl Heartbeat {
 
     /// An iteration failed. A replay is not an error: its progress is told instead.
     async fn failed(&self, what: &'static str, error: &StartError) {
-        let replaying = matches!(error, StartError::Peer(peer) if peer.is_replaying());
+        let replaying = error.is_replaying();
         self.metrics.up.set(0);
         self.note_replay(replaying);
         if !replaying {
@@ -494,6 +509,11 @@ impl Heartbeat {
             news
         });
     }
+}
+
+/// How long to wait for an answer after `waited` of waiting: a thousandth more.
+fn start_retry(waited: Duration) -> Duration {
+    (waited / 1000).clamp(START_RETRY_MIN, START_RETRY_MAX)
 }
 
 fn millis(duration: Duration) -> i64 {

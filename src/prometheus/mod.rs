@@ -19,6 +19,7 @@ mod metrics;
 mod reload;
 mod remote_read;
 mod request;
+mod snapshot;
 mod state;
 mod storage;
 mod url;

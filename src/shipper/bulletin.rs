@@ -139,7 +139,10 @@ impl Shipper {
     pub(super) fn post(&self, error: &SyncError) {
         let block = match error {
             SyncError::Upload { block, .. } => Some(*block),
-            SyncError::Scan(_) | SyncError::Exists(_) | SyncError::Overlap(_) => None,
+            SyncError::Scan(_)
+            | SyncError::Exists(_)
+            | SyncError::Overlap(_)
+            | SyncError::Flushed(_) => None,
             // The failures behind these are published already, and blocks say that they wait.
             SyncError::Retry { .. } | SyncError::Metadata { .. } => return,
         };

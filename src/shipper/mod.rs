@@ -9,6 +9,8 @@ mod bulletin;
 mod clear;
 mod decide;
 mod error;
+mod flush;
+mod flushed;
 mod metrics;
 mod overlap;
 mod progress;
@@ -35,6 +37,7 @@ mod verify;
 mod tests;
 
 pub use decide::Policy;
+pub use flush::{FlushError, HeadSnapshot};
 pub use metrics::ShipperMetrics;
 pub use prove::{BlockFault, ProvenBlock, prove_block};
 pub use shipper::{Dependencies, Shipper, ShipperConfig, ShipperError};

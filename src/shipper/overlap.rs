@@ -99,6 +99,12 @@ impl BucketRanges {
         Ok(Self(ranges))
     }
 
+    /// Without these, which are to leave.
+    pub(super) fn without(&self, leaving: &[BlockId]) -> Self {
+        let staying = self.0.iter().filter(|(_, id)| !leaving.contains(id));
+        Self(staying.copied().collect())
+    }
+
     /// A block has joined.
     pub(super) fn add(&mut self, block: BlockId, range: TimeRange) {
         self.0.push((range, block));

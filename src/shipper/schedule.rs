@@ -57,6 +57,12 @@ impl Schedule {
         }
     }
 
+    /// From now on no block waits for chance, and one that failed is tried at once.
+    pub(super) fn hurry(&mut self) {
+        self.jitter = Duration::ZERO;
+        self.failing.clear();
+    }
+
     /// Whether the block has to wait.
     pub(super) fn wait(&self, block: BlockId, now: TimestampMs) -> Option<Wait> {
         let failing = self.failing.iter().find(|failing| failing.block == block);

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::bulletin::Bulletin;
+use super::flushed::Flushed;
 use super::record::Ledger;
 use super::schedule::Schedule;
 use super::source::HashFunc;
@@ -76,10 +77,13 @@ pub enum ShipperError {
 #[derive(Debug)]
 pub struct Shipper {
     /// Whether no other process ships from the data directory.
-    is_owner: bool,
+    pub(super) is_owner: bool,
     pub(super) data: Dir,
     pub(super) upload_dir: UploadDir,
     pub(super) ledger: Ledger,
+    pub(super) flushed: Flushed,
+    /// The head's block, once it is made.
+    pub(super) flushing: Option<BlockId>,
     pub(super) policy: Policy,
     pub(super) hash_func: HashFunc,
     pub(super) upload_concurrency: usize,
@@ -140,6 +144,8 @@ impl Shipper {
             is_owner,
             upload_dir: UploadDir::new(data.clone()),
             ledger,
+            flushed: Flushed::new(&data),
+            flushing: None,
             data,
             policy: config.policy,
             hash_func: config.hash_func,
@@ -157,8 +163,12 @@ impl Shipper {
 
     /// Ships until the drain begins: at once, whenever a block appears, and every 30 s. A pass
     /// that is under way then is dropped where it stands; the next run goes on from there.
-    pub async fn run(mut self, drain: Drain) {
-        if drain.unless_started(self.own()).await.is_none() {
+    pub async fn run(&mut self, drain: Drain) {
+        let starting = async {
+            self.own().await;
+            self.clear_flush().await;
+        };
+        if drain.unless_started(starting).await.is_none() {
             return;
         }
         self.bulletin.standing(ShippingStanding::Running);

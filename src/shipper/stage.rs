@@ -219,7 +219,7 @@ impl UploadDir {
 
     /// Links into a directory beside, which takes the place of what is staged only when it is
     /// whole.
-    async fn link(&self, id: BlockId, source: &Path) -> Result<(), DiskError> {
+    pub(super) async fn link(&self, id: BlockId, source: &Path) -> Result<(), DiskError> {
         let staging = Self::path(id);
         let next = staging.with_extension(NEXT);
         self.data.remove_tree(&next).await?;

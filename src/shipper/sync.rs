@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, OverlapCheck, SkipReason, Standing, decide};
 use super::error::VerifyError;
+use super::flushed::FlushedError;
 use super::overlap::{BucketRanges, OverlapError};
 use super::progress::Progress;
 use super::resume::Resume;
@@ -36,6 +37,9 @@ pub(super) enum SyncError {
     /// A block may not join those in the bucket.
     #[error("Found overlap or error during sync, cannot upload compacted block, details")]
     Overlap(#[from] OverlapError),
+    /// It can't be told which flushed blocks are in the bucket, or one stands in the way for good.
+    #[error("look after flushed blocks")]
+    Flushed(#[from] FlushedError),
     /// A block could not be read or sent, and newer ones wait for it.
     #[error("upload {block}")]
     Upload {
@@ -81,7 +85,7 @@ pub(super) struct SyncReport {
 
 /// The pass under way.
 #[derive(Default)]
-struct Pass {
+pub(super) struct Pass {
     /// The oldest block that could not be read; younger ones wait for it.
     held_back_by: Option<BlockId>,
     /// What the bucket holds, once asked for.
@@ -94,6 +98,7 @@ impl SyncError {
         match self {
             Self::Upload { source, .. } => source.remedy(),
             Self::Exists(error) => error.remedy(),
+            Self::Flushed(error) => error.remedy(),
             Self::Scan(error) => error.remedy(),
             Self::Overlap(_) => {
                 Some("find out which of the two blocks is wrong, and remove it from the bucket")
@@ -144,22 +149,28 @@ impl Shipper {
 
     async fn pass(&mut self) -> SyncReport {
         self.ledger.reload().await;
-        let scan = match Scan::run(&self.data, &self.upload_dir).await {
+        let looked = async {
+            self.flushed.reload().await?;
+            let scan = Scan::run(&self.data, &self.upload_dir).await;
+            scan.map_err(SyncError::Scan)
+        };
+        let mut scan = match looked.await {
             Ok(scan) => scan,
             Err(error) => {
-                let error = Some(SyncError::Scan(error));
                 return SyncReport {
-                    error,
+                    error: Some(error),
                     ..SyncReport::default()
                 };
             }
         };
+        self.give_up_flush(&mut scan).await;
         let mut pass = Pass::default();
         self.judge_unreadable(&scan, &mut pass).await;
         self.forget_gone(&scan);
         self.publish_blocks(&scan, pass.held_back_by);
         let outcome = self.ship_all(&scan, &mut pass).await;
         self.clear_staging(&scan).await;
+        self.settle_flushed(&scan).await;
         self.ledger.write(&scan.present()).await;
         self.clear_resume(&scan).await;
         self.publish_blocks(&scan, pass.held_back_by);
@@ -245,7 +256,25 @@ impl Shipper {
         if !self.may_join(candidate, check, pass).await? {
             return Ok(next);
         }
-        match self.ship(candidate).await {
+        let leaving = match self.way(candidate, scan, pass).await {
+            Ok(ControlFlow::Continue(leaving)) => leaving,
+            Ok(ControlFlow::Break(())) if self.policy.allow_out_of_order => {
+                pass.report.held_back += 1;
+                return Ok(next);
+            }
+            Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+            Err(error) if self.policy.allow_out_of_order => {
+                tracing::error!(
+                    block = %id, err = %ErrorChain(&error), remedy = error.remedy(),
+                    "a flushed block stands in the way of this one, which is not shipped"
+                );
+                self.post(&error);
+                pass.report.failed += 1;
+                return Ok(next);
+            }
+            Err(error) => return Err(error),
+        };
+        match self.ship(candidate, &leaving).await {
             Ok(()) => {
                 pass.report.shipped += 1;
                 if let Some(ranges) = &mut pass.ranges {
@@ -325,7 +354,10 @@ impl Shipper {
         }
     }
 
-    async fn ranges<'p>(&self, pass: &'p mut Pass) -> Result<&'p BucketRanges, OverlapError> {
+    pub(super) async fn ranges<'p>(
+        &self,
+        pass: &'p mut Pass,
+    ) -> Result<&'p BucketRanges, OverlapError> {
         match &mut pass.ranges {
             Some(ranges) => Ok(ranges),
             none => {
@@ -335,7 +367,12 @@ impl Shipper {
         }
     }
 
-    async fn ship(&mut self, candidate: &Candidate) -> Result<(), UploadError> {
+    /// Ships a block, for which these flushed ones leave the bucket.
+    async fn ship(
+        &mut self,
+        candidate: &Candidate,
+        leaving: &[BlockId],
+    ) -> Result<(), UploadError> {
         let id = candidate.id;
         let labels = self.labels.borrow().clone();
         if labels.is_empty() {
@@ -363,7 +400,14 @@ impl Shipper {
             resume: &resume,
             concurrency: self.upload_concurrency,
         };
-        let bytes = match upload.run(&labels, &self.clock).await {
+        let flushed = &mut self.flushed;
+        let shipped = async {
+            let uploaded = upload.upload().await?;
+            // As late as can be: until the next step is done, only Prometheus has these samples.
+            flushed.hide(upload.bucket, leaving).await?;
+            upload.publish(uploaded, &labels, &self.clock).await
+        };
+        let bytes = match shipped.await {
             Err(UploadError::Corrupt(error)) => {
                 return Err(self.condemn_read(candidate.origin, &files, error).await);
             }

@@ -5,6 +5,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::error::VerifyError;
+use super::flushed::FlushedError;
 use super::overlap::read_object;
 use super::resume::{FileProgress, Resume};
 use super::source::{HashFunc, IndexSource, Outcome, SegmentSource};
@@ -35,6 +36,9 @@ pub(super) enum UploadError {
     /// The bucket failed.
     #[error("send the block")]
     Bucket(#[from] BucketError),
+    /// A flushed block could not be taken out of its way.
+    #[error("make way for the block")]
+    MakeWay(#[from] FlushedError),
     /// The bucket says "done" and has not what was sent.
     #[error("object `{key}` has {found_bytes} bytes in the bucket instead of {expected_bytes}")]
     NotConfirmed {
@@ -59,6 +63,7 @@ impl UploadError {
         match self {
             Self::NoLabels => Some("set global.external_labels in Prometheus' configuration"),
             Self::Bucket(error) => error.remedy(),
+            Self::MakeWay(error) => error.remedy(),
             Self::Files(BlockFilesError::Disk(error)) => error.remedy(),
             Self::Read(VerifyError::Disk(error)) => error.remedy(),
             _ => None,
@@ -81,8 +86,11 @@ pub(super) struct BlockUpload<'a> {
     pub(super) concurrency: usize,
 }
 
+/// A block of which everything but `meta.json` is in the bucket, proven and confirmed.
+pub(super) struct Uploaded(Vec<Sent>);
+
 /// An object that was sent, to be confirmed and then listed in `meta.json`.
-struct Sent {
+pub(super) struct Sent {
     key: ObjectKey,
     file: ThanosFile,
     /// CRC-64/NVME of what was sent, where the bucket told.
@@ -97,17 +105,13 @@ pub(super) fn meta_key(id: BlockId) -> ObjectKey {
 /// The name of a block's index, in its directory and in the bucket.
 const INDEX: &str = "index";
 
-fn object_key(id: BlockId, rel_path: &str) -> ObjectKey {
+pub(super) fn object_key(id: BlockId, rel_path: &str) -> ObjectKey {
     ObjectKey::new(format!("{id}/{rel_path}")).expect("a ULID and a block's file name are a key")
 }
 
 impl BlockUpload<'_> {
-    /// Uploads and publishes the block; how many bytes it has.
-    pub(super) async fn run(
-        self,
-        labels: &ExternalLabels,
-        clock: &Clock,
-    ) -> Result<u64, UploadError> {
+    /// Uploads the block but for its `meta.json`, and confirms what was sent.
+    pub(super) async fn upload(&self) -> Result<Uploaded, UploadError> {
         self.abandon_stale().await;
         let sent = match self.send(ReadMode::Buffered).await {
             Err(UploadError::Read(error)) if error.is_damage() => self.send_again(error).await?,
@@ -117,8 +121,18 @@ impl BlockUpload<'_> {
             self.confirm(key, file.size_bytes, *crc64).await?;
         }
         self.check_meta().await?;
-        let meta = published_meta(self.files, labels, &sent, clock);
-        self.publish(&meta).await?;
+        Ok(Uploaded(sent))
+    }
+
+    /// Publishes what was uploaded; how many bytes the block has.
+    pub(super) async fn publish(
+        &self,
+        Uploaded(sent): Uploaded,
+        labels: &ExternalLabels,
+        clock: &Clock,
+    ) -> Result<u64, UploadError> {
+        self.put_meta(&published_meta(self.files, labels, &sent, clock))
+            .await?;
         Ok(sent.iter().map(|sent| sent.file.size_bytes).sum())
     }
 
@@ -288,7 +302,7 @@ impl BlockUpload<'_> {
 
     /// Makes the block visible. An error may hide a success, so the bucket is asked what it has;
     /// nothing is deleted.
-    async fn publish(&self, meta: &BlockMeta) -> Result<(), UploadError> {
+    async fn put_meta(&self, meta: &BlockMeta) -> Result<(), UploadError> {
         let key = meta_key(self.files.id);
         let bytes = meta.to_json();
         let source = MemorySource(bytes.clone().into());

@@ -14,6 +14,8 @@ mod bad_input;
 mod bench;
 mod block;
 mod cli;
+mod flush;
+mod golden;
 mod grpc;
 mod ledger;
 mod metrics;

@@ -363,6 +363,25 @@ pub struct ShipperArgs {
         default_value = "0s"
     )]
     pub upload_jitter: GoDuration,
+
+    /// Upload what is in Prometheus' head when this process is ended, for hosts that are scaled
+    /// down: as a block that leaves the bucket again when Prometheus comes back and writes its
+    /// own. Prometheus must run until it is done, with --web.enable-admin-api.
+    #[arg(
+        id = "shipper.flush-on-shutdown", long = "shipper.flush-on-shutdown",
+        action = ArgAction::Set, default_value = "false"
+    )]
+    pub flush_on_shutdown: bool,
+
+    /// How long the end may take at most with --shipper.flush-on-shutdown. A second SIGTERM or
+    /// SIGINT ends it at once.
+    #[arg(
+        id = "shipper.flush-timeout",
+        long = "shipper.flush-timeout",
+        value_name = "DURATION",
+        default_value = "10m"
+    )]
+    pub flush_timeout: GoDuration,
 }
 
 /// Flags of disk input and output.

@@ -32,6 +32,7 @@ use crate::prometheus::{
 };
 use crate::reloader::Reloader;
 
+mod flush;
 mod grpc;
 mod reloader;
 mod shipping;
@@ -157,9 +158,10 @@ async fn build(
         client.clone(),
         &mut registry,
     );
+    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
+    let shipper = shipper.map(|shipper| shipper.with_flush(&sidecar.shipper, &client));
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log);
-    let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -346,7 +348,9 @@ impl Parts {
         let drain = supervisor.drain();
         let grpc_grace = grpc.grace();
         supervisor.spawn("gRPC server", grpc.run(drain));
+        let mut grace = grace.max(grpc_grace);
         if let Some(shipper) = shipper {
+            grace = grace.max(shipper.grace());
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
@@ -357,7 +361,7 @@ impl Parts {
             ending.not_ready(&"shutting down");
             ending.not_healthy(&"shutting down");
         });
-        let ended = supervisor.run(grace.max(grpc_grace)).await;
+        let ended = supervisor.run(grace).await;
         told.await?;
         Ok(ended?)
     }

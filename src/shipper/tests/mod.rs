@@ -1,5 +1,6 @@
 //! The shipper against real directories: scenes, cases by name, and a random-operation model.
 
+mod flush;
 mod found;
 mod model;
 mod s3;

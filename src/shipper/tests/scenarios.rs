@@ -664,9 +664,9 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
 async fn a_new_block_wakes_the_shipper_and_the_drain_ends_it() {
     let mut scene = Scene::new(STRICT);
     scene.put(1);
-    let shipper = scene.shipper().await;
+    let mut shipper = scene.shipper().await;
     let (trigger, drain) = Drain::new();
-    let task = tokio::spawn(shipper.run(drain));
+    let task = tokio::spawn(async move { shipper.run(drain).await });
     // Far less than the tick, far more than it takes.
     let deadline = Duration::from_secs(20);
     let until = async |scene: &Scene, count: usize| {

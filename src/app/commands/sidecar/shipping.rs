@@ -7,12 +7,13 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use super::flush::HeadFlush;
 use crate::app::Environment;
 use crate::app::cli::{self, IoArgs, ShipperArgs, SidecarArgs};
 use crate::disk::{BufferPool, DiskEngine, Faults, register_engine_info};
 use crate::lifecycle::Drain;
 use crate::objstore::{self, BucketConfig, BucketDependencies, Pace, RequestStats};
-use crate::prometheus::{PeerWatch, await_labels};
+use crate::prometheus::{Client, PeerWatch, await_labels};
 use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
 
 /// Parts of files in flight where the flag does not say.
@@ -35,6 +36,7 @@ pub(super) struct ShipperPart {
     pub(super) dependencies: Dependencies,
     /// What is counted of requests to the bucket.
     pub(super) requests: RequestStats,
+    flush: Option<HeadFlush>,
 }
 
 /// Builds it where there is a bucket; nothing is opened yet.
@@ -109,6 +111,7 @@ pub(super) fn build(
         config,
         dependencies,
         requests,
+        flush: None,
     }))
 }
 
@@ -150,6 +153,7 @@ pub(super) async fn ship(
     let ShipperPart {
         config,
         dependencies,
+        flush,
         ..
     } = part;
     let open = || Shipper::open(config.clone(), dependencies.clone());
@@ -178,9 +182,31 @@ pub(super) async fn ship(
         }
     };
     if let Some(started) = drain.unless_started(starting).await {
-        let (shipper, labels) = started?;
+        let (mut shipper, labels) = started?;
         tracing::info!(labels = %labels.0, "shipping blocks with these external labels");
+        if let Some(flush) = &flush {
+            flush.warn_if_impossible().await;
+        }
         shipper.run(drain).await;
+        if let Some(flush) = flush {
+            flush.run(&mut shipper).await?;
+        }
     }
     Ok(())
+}
+
+// === impl ShipperPart ===
+
+impl ShipperPart {
+    /// The head is flushed at the end where the flags say so.
+    pub(super) fn with_flush(mut self, args: &ShipperArgs, client: &Client) -> Self {
+        let flush = || HeadFlush::new(client.clone(), args.flush_timeout.to_std_or_zero());
+        self.flush = args.flush_on_shutdown.then(flush);
+        self
+    }
+
+    /// How long the end may take because of this part.
+    pub(super) fn grace(&self) -> Duration {
+        self.flush.as_ref().map_or(Duration::ZERO, HeadFlush::grace)
+    }
 }
