@@ -80,7 +80,7 @@ pub enum ConfigError {
         /// The type.
         kind: &'static str,
         /// Why.
-        source: VendorConfigError,
+        source: Box<VendorConfigError>,
     },
     /// The prefix can't begin an object's name.
     #[error("the prefix")]
@@ -123,22 +123,7 @@ impl BucketConfig {
         let outline: Document<IgnoredAny> = parse_yaml(yaml)?;
         let kind = outline.kind.to_ascii_uppercase();
         match kind.as_str() {
-            "FILESYSTEM" => {
-                let document: Document<FilesystemKeys> = parse_yaml(yaml)?;
-                let keys = document.config.unwrap_or_default();
-                let warnings = keys.unknown.keys().map(|key| {
-                    format!("unknown key `{key}` in the FILESYSTEM bucket configuration is ignored")
-                });
-                let directory = keys.directory.filter(|directory| !directory.is_empty());
-                let directory = directory.ok_or(ConfigError::MissingDirectory)?;
-                Ok(Self {
-                    provider: Provider::Filesystem {
-                        directory: cleaned(&working_directory.join(directory)),
-                    },
-                    prefix: document.prefix.unwrap_or_default(),
-                    warnings: warnings.collect(),
-                })
-            }
+            "FILESYSTEM" => Self::filesystem(yaml, working_directory),
             "S3" => {
                 let document: Document<S3Keys> =
                     read_yaml(yaml).map_err(|error| S3ConfigError::Yaml(Box::new(error)))?;
@@ -193,6 +178,23 @@ impl BucketConfig {
             _ => Err(ConfigError::UnknownType(outline.kind)),
         }
     }
+
+    fn filesystem(yaml: &str, working_directory: &Path) -> Result<Self, ConfigError> {
+        let document: Document<FilesystemKeys> = parse_yaml(yaml)?;
+        let keys = document.config.unwrap_or_default();
+        let warnings = keys.unknown.keys().map(|key| {
+            format!("unknown key `{key}` in the FILESYSTEM bucket configuration is ignored")
+        });
+        let directory = keys.directory.filter(|directory| !directory.is_empty());
+        let directory = directory.ok_or(ConfigError::MissingDirectory)?;
+        Ok(Self {
+            provider: Provider::Filesystem {
+                directory: cleaned(&working_directory.join(directory)),
+            },
+            prefix: document.prefix.unwrap_or_default(),
+            warnings: warnings.collect(),
+        })
+    }
 }
 
 /// The document of a store that speaks S3.
@@ -201,7 +203,10 @@ fn vendor<K: Default + DeserializeOwned>(
     yaml: &str,
     settings: impl FnOnce(K) -> Result<(S3Settings, Vec<String>), VendorConfigError>,
 ) -> Result<BucketConfig, ConfigError> {
-    let failed = |source| ConfigError::Vendor { kind, source };
+    let failed = |error| ConfigError::Vendor {
+        kind,
+        source: Box::new(error),
+    };
     let document: Document<K> = read_yaml(yaml).map_err(|error| {
         let source = Box::new(error);
         failed(VendorConfigError::Yaml { kind, source })

@@ -36,7 +36,6 @@ pub(super) fn built_with(
 
 /// As [`built`], by the machine's clock, for servers that look at theirs.
 pub(super) fn built_now(yaml: &str) -> Arc<dyn Bucket> {
-    #[expect(clippy::disallowed_methods, reason = "the server has its own clock")]
     let now_ns = jiff::Timestamp::now().as_nanosecond();
     built_at(yaml, &[], 8 << 20, Clock::fixed(now_ns)).unwrap()
 }

@@ -1,6 +1,7 @@
 //! Shared Key signatures ("Authorize with Shared Key", Blob Storage REST API).
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -13,7 +14,7 @@ use crate::net::http::percent_decoded;
 #[derive(Clone)]
 pub(super) struct SharedKey {
     account: String,
-    key: hmac::Key,
+    key: Arc<hmac::Key>,
     /// Tells two keys apart.
     digest: [u8; 32],
 }
@@ -25,7 +26,7 @@ impl SharedKey {
         use sha2::Digest as _;
         Self {
             account: account.to_owned(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)),
             digest: sha2::Sha256::digest(key).into(),
         }
     }

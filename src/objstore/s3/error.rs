@@ -33,6 +33,9 @@ const RETRYABLE_CODES: [&str; 17] = [
     "Crc64Mismatch",
 ];
 
+/// The code of Azure's emulator for headers that it does not know.
+const NOT_SUPPORTED: &str = "FeatureNotSupported";
+
 /// A request to S3 that failed for good, or for now.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} at {place}")]
@@ -286,6 +289,10 @@ impl S3Fault {
 
 impl Refusal {
     fn is_retryable(&self) -> bool {
+        // Azurite says with 500 what it does not have.
+        if self.code == NOT_SUPPORTED {
+            return false;
+        }
         RETRYABLE_STATUS.contains(&self.status.as_u16())
             || RETRYABLE_CODES.contains(&self.code.as_str())
     }
@@ -322,8 +329,8 @@ impl Refusal {
                 | "XAmzContentChecksumMismatch"
                 | "BadRequest"
         );
-        (status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_IMPLEMENTED)
-            && (code || !self.documented)
+        let refuses = status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_IMPLEMENTED;
+        refuses && (code || !self.documented) || self.code == NOT_SUPPORTED
     }
 
     /// The text after the status.

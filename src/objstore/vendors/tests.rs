@@ -39,155 +39,87 @@ fn cos(place: &str) -> String {
     format!("type: COS\nconfig:\n  {place}\n  secret_id: id\n  secret_key: hidden\n")
 }
 
+/// Where requests go: type, URL of the bucket's host, region, addressing, bucket.
+fn place(yaml: &str) -> String {
+    let (settings, warnings) = parsed(yaml).unwrap();
+    assert!(
+        warnings.is_empty() && !format!("{settings:?}").contains("hidden"),
+        "{yaml}"
+    );
+    let S3Settings { kind, client, .. } = settings;
+    let scheme = if client.insecure { "http" } else { "https" };
+    let region = client.region.as_deref().unwrap_or("?");
+    let style = match client.addressing {
+        Addressing::Path => "path",
+        Addressing::VirtualHosted => "host",
+        Addressing::Auto => "auto",
+    };
+    format!(
+        "{kind} {scheme}://{} {region} {style} {}",
+        client.endpoint, client.bucket
+    )
+}
+
 #[test]
 fn each_vendor_is_reached_where_its_pages_say() {
-    use Addressing::{Path, VirtualHosted};
-    let cos_parts = "bucket: b\n  app_id: '125'\n  region: ap-guangzhou";
-    for (yaml, kind, host, insecure, region, addressing, bucket) in [
+    for (endpoint, expected) in [
         (
-            oss("oss-cn-hangzhou.aliyuncs.com"),
-            "ALIYUNOSS",
-            "s3.oss-cn-hangzhou.aliyuncs.com",
-            false,
-            Some("cn-hangzhou"),
-            VirtualHosted,
-            "b",
+            "oss-cn-hangzhou.aliyuncs.com",
+            "https://s3.oss-cn-hangzhou.aliyuncs.com cn-hangzhou",
         ),
         (
-            oss("http://oss-cn-beijing-internal.aliyuncs.com"),
-            "ALIYUNOSS",
-            "s3.oss-cn-beijing-internal.aliyuncs.com",
-            true,
-            Some("cn-beijing"),
-            VirtualHosted,
-            "b",
+            "http://oss-cn-beijing-internal.aliyuncs.com",
+            "http://s3.oss-cn-beijing-internal.aliyuncs.com cn-beijing",
         ),
         (
-            oss("https://oss-accelerate.aliyuncs.com/"),
-            "ALIYUNOSS",
-            "s3.oss-accelerate.aliyuncs.com",
-            false,
-            Some("us-east-1"),
-            VirtualHosted,
-            "b",
+            "https://oss-accelerate.aliyuncs.com/",
+            "https://s3.oss-accelerate.aliyuncs.com us-east-1",
         ),
         (
-            oss("s3.oss-eu-central-1.aliyuncs.com"),
-            "ALIYUNOSS",
             "s3.oss-eu-central-1.aliyuncs.com",
-            false,
-            Some("eu-central-1"),
-            VirtualHosted,
-            "b",
-        ),
-        (
-            bos("bj.bcebos.com"),
-            "BOS",
-            "s3.bj.bcebos.com",
-            false,
-            Some("bj"),
-            Path,
-            "b",
-        ),
-        (
-            bos("http://s3.gz.bcebos.com"),
-            "BOS",
-            "s3.gz.bcebos.com",
-            true,
-            Some("gz"),
-            Path,
-            "b",
-        ),
-        (
-            obs("https://obs.cn-north-4.myhuaweicloud.com"),
-            "OBS",
-            "obs.cn-north-4.myhuaweicloud.com",
-            false,
-            Some("cn-north-4"),
-            VirtualHosted,
-            "b",
-        ),
-        (
-            obs("obs.eu-west-101.myhuaweicloud.eu"),
-            "OBS",
-            "obs.eu-west-101.myhuaweicloud.eu",
-            false,
-            Some("eu-west-101"),
-            VirtualHosted,
-            "b",
-        ),
-        (
-            obs("store.example.com"),
-            "OBS",
-            "store.example.com",
-            false,
-            None,
-            VirtualHosted,
-            "b",
-        ),
-        (
-            obs("http://10.0.0.1:80"),
-            "OBS",
-            "10.0.0.1:80",
-            true,
-            None,
-            Path,
-            "b",
-        ),
-        (
-            cos(cos_parts),
-            "COS",
-            "cos.ap-guangzhou.myqcloud.com",
-            false,
-            Some("ap-guangzhou"),
-            VirtualHosted,
-            "b-125",
-        ),
-        (
-            cos("endpoint: https://b-125.cos.ap-x.tencentcos.cn"),
-            "COS",
-            "cos.ap-x.tencentcos.cn",
-            false,
-            Some("ap-x"),
-            VirtualHosted,
-            "b-125",
-        ),
-        (
-            cos("endpoint: http://b-125.cos-internal.ap-x.tencentcos.cn\n  region: ap-x"),
-            "COS",
-            "cos-internal.ap-x.tencentcos.cn",
-            true,
-            Some("ap-x"),
-            VirtualHosted,
-            "b-125",
+            "https://s3.oss-eu-central-1.aliyuncs.com eu-central-1",
         ),
     ] {
-        let (settings, warnings) = parsed(&yaml).unwrap();
-        let client = &settings.client;
         assert_eq!(
-            (settings.kind, client.endpoint.as_str()),
-            (kind, host),
-            "{yaml}"
-        );
-        assert_eq!(
-            (client.insecure, client.region.as_deref()),
-            (insecure, region),
-            "{yaml}"
-        );
-        assert_eq!(
-            (client.addressing, client.bucket.as_str()),
-            (addressing, bucket),
-            "{yaml}"
-        );
-        assert!(
-            warnings.is_empty() && !format!("{settings:?}").contains("hidden"),
-            "{yaml}"
+            place(&oss(endpoint)),
+            format!("ALIYUNOSS {expected} host b")
         );
     }
-    assert_eq!(
-        parsed(&cos(cos_parts)).unwrap().0.label.as_deref(),
-        Some("b")
-    );
+    for (endpoint, expected) in [
+        ("bj.bcebos.com", "https://s3.bj.bcebos.com bj"),
+        ("http://s3.gz.bcebos.com", "http://s3.gz.bcebos.com gz"),
+    ] {
+        assert_eq!(place(&bos(endpoint)), format!("BOS {expected} path b"));
+    }
+    for (endpoint, expected) in [
+        (
+            "https://obs.cn-north-4.myhuaweicloud.com",
+            "https://obs.cn-north-4.myhuaweicloud.com cn-north-4 host",
+        ),
+        (
+            "obs.eu-west-101.myhuaweicloud.eu",
+            "https://obs.eu-west-101.myhuaweicloud.eu eu-west-101 host",
+        ),
+        ("store.example.com", "https://store.example.com ? host"),
+        ("http://10.0.0.1:80", "http://10.0.0.1:80 ? path"),
+    ] {
+        assert_eq!(place(&obs(endpoint)), format!("OBS {expected} b"));
+    }
+    let parts = "bucket: b\n  app_id: '125'\n  region: ap-guangzhou";
+    for (given, expected) in [
+        (parts, "https://cos.ap-guangzhou.myqcloud.com ap-guangzhou"),
+        (
+            "endpoint: https://b-125.cos.ap-x.tencentcos.cn",
+            "https://cos.ap-x.tencentcos.cn ap-x",
+        ),
+        (
+            "endpoint: http://b-125.cos-internal.ap-x.tencentcos.cn\n  region: ap-x",
+            "http://cos-internal.ap-x.tencentcos.cn ap-x",
+        ),
+    ] {
+        assert_eq!(place(&cos(given)), format!("COS {expected} host b-125"));
+    }
+    assert_eq!(parsed(&cos(parts)).unwrap().0.label.as_deref(), Some("b"));
 }
 
 #[test]
