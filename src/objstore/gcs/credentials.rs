@@ -51,7 +51,10 @@ pub enum GcsAccess {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceAccountError {
     /// The file can't be read.
-    #[error("reading the credentials file {}: give the JSON itself or the path of a file", path.display())]
+    #[error(
+        "reading the credentials file {}: give the JSON itself or the path of a file",
+        path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

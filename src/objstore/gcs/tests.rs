@@ -293,7 +293,8 @@ async fn a_users_login_is_taken_from_the_document_or_its_file() {
     })
     .await;
     let json = format!(
-        r#"{{"type":"authorized_user","client_id":"c","client_secret":"hidden","refresh_token":"r/1","token_uri":"{}"}}"#,
+        r#"{{"type":"authorized_user","client_id":"c","client_secret":"hidden",
+            "refresh_token":"r/1","token_uri":"{}"}}"#,
         server.url("/token")
     );
     let emulator = server.addr().to_string();
@@ -332,7 +333,9 @@ async fn a_federated_workload_shows_its_token_and_speaks_for_an_account() {
     ] {
         let subject = file(content);
         let json = format!(
-            r#"{{"type":"external_account","audience":"//iam","subject_token_type":"urn:jwt","token_url":"{}","service_account_impersonation_url":"{}","credential_source":{{"file":"{}"{format}}}}}"#,
+            r#"{{"type":"external_account","audience":"//iam","subject_token_type":"urn:jwt",
+                "token_url":"{}","service_account_impersonation_url":"{}",
+                "credential_source":{{"file":"{}"{format}}}}}"#,
             server.url("/sts"),
             server.url("/impersonate"),
             subject.path().display(),
@@ -400,7 +403,8 @@ async fn credentials_that_cannot_be_used_are_told_at_the_start() {
             "no private key in PEM",
         ),
         (
-            r#"{"type":"service_account","client_email":"e","private_key":"-----BEGIN ENCRYPTED PRIVATE KEY-----hidden"}"#,
+            r#"{"type":"service_account","client_email":"e",
+                "private_key":"-----BEGIN ENCRYPTED PRIVATE KEY-----hidden"}"#,
             "it is encrypted",
         ),
         (

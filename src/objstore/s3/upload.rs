@@ -126,7 +126,8 @@ pub(super) async fn upload(
                 let Some(next) = shared.verdict.instead_of(check) else {
                     break;
                 };
-                tracing::debug!(component = client.wire.component(), key, from = %check, to = %next, "starting over");
+                let component = client.wire.component();
+                tracing::debug!(component, key, from = %check, to = %next, "starting over");
                 check = next;
                 refusal = told;
             }

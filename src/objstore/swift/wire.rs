@@ -305,7 +305,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod line_tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
 

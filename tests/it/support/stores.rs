@@ -51,8 +51,8 @@ impl FakeStore {
         let runtime = runtime();
         let server = runtime.block_on(FakeS3::swift(|_| Fault::Pass)).unwrap();
         let yaml = format!(
-            "type: SWIFT\nconfig:\n  auth_url: http://{}/v3\n  username: user\n  password: hidden\n  \
-             project_name: project\n  container_name: blocks\n  \
+            "type: SWIFT\nconfig:\n  auth_url: http://{}/v3\n  username: user\n  \
+             password: hidden\n  project_name: project\n  container_name: blocks\n  \
              large_object_segments_container_name: segments\n  \
              large_object_chunk_size: 5242880\n",
             server.endpoint()

@@ -203,7 +203,11 @@ fn login(seen: &SeenRequest, body: &[u8]) -> Result<Answer, Refused> {
             "{\"error\":{\"message\":\"The request requires authentication.\"}}",
         ));
     }
-    let endpoint = |interface: &str, region: &str, url: &str| json!({"interface": interface, "region": region, "region_id": region, "url": url});
+    let endpoint = |interface: &str, region: &str, url: &str| {
+        let mut endpoint = json!({"interface": interface, "region": region, "url": url});
+        endpoint["region_id"] = region.into();
+        endpoint
+    };
     let here = format!("http://{}/v1/AUTH_project", host(seen));
     let token = json!({"token": {
         "expires_at": "2999-01-01T00:00:00.000000Z",
