@@ -34,9 +34,8 @@ pub(super) fn built_with(
     built_at(yaml, variables, body_bytes_max, Clock::fixed(NOW_NS))
 }
 
-/// As [`built`], by the machine's clock, for servers that look at theirs.
-pub(super) fn built_now(yaml: &str) -> Arc<dyn Bucket> {
-    let now_ns = jiff::Timestamp::now().as_nanosecond();
+/// As [`built`], at another time, for servers that look at theirs.
+pub(super) fn built_when(yaml: &str, now_ns: i128) -> Arc<dyn Bucket> {
     built_at(yaml, &[], 8 << 20, Clock::fixed(now_ns)).unwrap()
 }
 

@@ -14,7 +14,7 @@ use crate::net::http::{Reply, ScriptedServer, Seen, response};
 use crate::objstore::conformance::conforms;
 use crate::objstore::s3::{HttpConfig, SdkClient, Sending, Wire as _};
 use crate::objstore::testbed::{
-    NOW_NS, built, built_with, bytes, content, key, objects_come_back, refusal,
+    NOW_NS, built, built_when, built_with, bytes, content, key, objects_come_back, refusal,
 };
 use crate::objstore::{Bucket, FakeS3, Fault, MemorySource, SeenRequest};
 
@@ -374,6 +374,24 @@ impl Azurite {
     }
 }
 
+impl Azurite {
+    /// What it takes the time to be: it holds signatures to that.
+    fn now_ns(&self) -> i128 {
+        let mut stream = std::net::TcpStream::connect(&self.endpoint).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.endpoint
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+        let mut lines = lines.map_while(Result::ok);
+        let date = lines.find_map(|line| line.strip_prefix("Date: ").map(str::to_owned));
+        let date = date.expect("an answer has the time");
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        parser.parse_timestamp(date.trim()).unwrap().as_nanosecond()
+    }
+}
+
 impl Drop for Azurite {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -398,18 +416,14 @@ async fn azurite_takes_our_signatures() {
              BlobEndpoint=http://{endpoint}/devstoreaccount1'\n"
         )
     };
-    let bucket = system_built(&connection(KEY));
+    let now_ns = azurite.now_ns();
+    let bucket = built_when(&connection(KEY), now_ns);
     conforms(&*bucket).await;
     objects_come_back(&*bucket, (8 << 20) * 2 + 77).await;
     let wrong = KEY.replace("Eby8", "Eby9");
-    let (error, text) = refusal(&*system_built(&connection(&wrong))).await;
+    let (error, text) = refusal(&*built_when(&connection(&wrong), now_ns)).await;
     assert!(
         !error.is_retryable() && text.contains("AuthorizationFailure"),
         "{text}"
     );
-}
-
-/// Azurite holds requests to the time.
-fn system_built(yaml: &str) -> Arc<dyn Bucket> {
-    crate::objstore::testbed::built_now(yaml)
 }
