@@ -32,6 +32,15 @@ help: ## List the targets
 build: ## Build the release binary, target/release/outrigger
 	cargo build --release --locked
 
+# Needs dpkg-deb and readelf; `cargo deb`, after `make documents`, makes the same package.
+.PHONY: deb
+deb: build ## Build the Debian package, target/debian/outrigger_*.deb
+	@cargo run --quiet --locked --example package -- deb target/release/outrigger target/debian
+
+.PHONY: documents
+documents: ## Write manual pages and completions below target/packages
+	cargo run --quiet --locked --example package -- documents target/packages
+
 .PHONY: demo
 demo: build ## Ship real blocks of a real Prometheus to a bucket and compare (KEEP=1 leaves it running)
 	@tests/demo

@@ -15,14 +15,17 @@
 
 pub mod api;
 pub mod app;
+pub mod confinement;
 pub mod disk;
 pub mod lifecycle;
 pub mod model;
 pub mod net;
 pub mod objstore;
+pub mod otlp;
 pub mod prometheus;
 pub mod proto;
 pub mod reloader;
 pub mod shipper;
 pub mod store;
+pub mod trace;
 pub mod tsdb;

@@ -22,21 +22,29 @@ const LAYERS: &[(&str, u8, &str)] = &[
     (
         "app",
         5,
-        "api shipper store query reloader objstore prometheus tsdb net disk model lifecycle proto",
+        "api shipper store query reloader otlp objstore prometheus tsdb net disk confinement model \
+         lifecycle proto trace",
     ),
     ("api", 4, "store query prometheus net proto model lifecycle"),
-    ("shipper", 3, "objstore disk tsdb model lifecycle"),
-    ("store", 3, "prometheus tsdb disk proto model lifecycle"),
+    ("shipper", 3, "objstore disk tsdb model lifecycle trace"),
+    (
+        "store",
+        3,
+        "prometheus tsdb disk proto model lifecycle trace",
+    ),
     ("query", 3, "prometheus proto model lifecycle"),
     ("reloader", 3, "prometheus disk model lifecycle"),
-    ("objstore", 2, "net disk model lifecycle"),
-    ("prometheus", 2, "net proto model lifecycle"),
+    ("objstore", 2, "net disk model lifecycle trace"),
+    ("otlp", 2, "net model lifecycle trace"),
+    ("prometheus", 2, "net proto model lifecycle trace"),
     ("tsdb", 1, "model"),
-    ("net", 1, "lifecycle"),
+    ("net", 1, "lifecycle trace"),
     ("disk", 1, "lifecycle"),
+    ("confinement", 0, ""),
     ("model", 0, ""),
     ("lifecycle", 0, ""),
     ("proto", 0, ""),
+    ("trace", 0, ""),
 ];
 
 /// Façades below a top-level module: one for each protocol that `net` speaks, and what is there
@@ -101,6 +109,7 @@ const ROOT_OPTIONAL: &[&str] = &[
     ".github",
     "benches",
     "fuzz",
+    "packages",
     "perf",
     "proto",
 ];

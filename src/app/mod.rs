@@ -7,7 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod logging;
-pub mod unbuilt;
+pub mod no_effect;
 pub mod version;
 
 use std::ffi::OsString;
@@ -22,6 +22,7 @@ use self::cli::{
     UploadBenchArgs,
 };
 use self::commands::CommandError;
+use self::no_effect::Traces;
 use crate::model::{Clock, ErrorChain};
 
 /// Asks for the value of an environment variable.
@@ -95,7 +96,7 @@ fn run_sidecar(
     sidecar: &SidecarArgs,
     environment: &Environment,
 ) -> Result<u8, CommandError> {
-    prepare(global, sidecar).map_err(|source| CommandError::Prepare {
+    prepare(global, sidecar, Traces::Sent).map_err(|source| CommandError::Prepare {
         command: "sidecar",
         source,
     })?;
@@ -110,7 +111,7 @@ fn run_bench(
     environment: &Environment,
 ) -> Result<u8, CommandError> {
     let (_, sidecar) = cli::defaults();
-    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+    prepare(global, &sidecar, Traces::None).map_err(|source| CommandError::Prepare {
         command: "bench upload",
         source,
     })?;
@@ -126,7 +127,7 @@ fn run_block(
     environment: &Environment,
 ) -> Result<u8, CommandError> {
     let (_, sidecar) = cli::defaults();
-    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+    prepare(global, &sidecar, Traces::None).map_err(|source| CommandError::Prepare {
         command: "block",
         source,
     })?;
@@ -142,7 +143,7 @@ fn run_store(
     environment: &Environment,
 ) -> Result<u8, CommandError> {
     let (_, sidecar) = cli::defaults();
-    prepare(global, &sidecar).map_err(|source| CommandError::Prepare {
+    prepare(global, &sidecar, Traces::None).map_err(|source| CommandError::Prepare {
         command: "store",
         source,
     })?;
@@ -151,22 +152,14 @@ fn run_store(
 }
 
 /// Judges the flags as a whole, before anything is opened: wrong combinations end the start, flags
-/// of parts that do not exist yet are told about.
-fn prepare(global: &GlobalArgs, sidecar: &SidecarArgs) -> anyhow::Result<()> {
+/// that do nothing are told about.
+fn prepare(global: &GlobalArgs, sidecar: &SidecarArgs, traces: Traces) -> anyhow::Result<()> {
     config::check(global, sidecar)?;
-    let findings = unbuilt::findings(global, sidecar);
-    for finding in &findings.notes {
+    for finding in no_effect::findings(global, traces) {
         tracing::info!(
             flag = finding.flag,
             reason = finding.reason,
             "flag has no effect"
-        );
-    }
-    for finding in &findings.warnings {
-        tracing::warn!(
-            flag = finding.flag,
-            reason = finding.reason,
-            "flag is ignored"
         );
     }
     Ok(())

@@ -124,9 +124,10 @@ impl DiskError {
             Kind::StorageFull | Kind::QuotaExceeded => {
                 Some("free space on that file system; the upload is tried again by itself")
             }
-            Kind::PermissionDenied => {
-                Some("run outrigger with the user or group that Prometheus runs with")
-            }
+            Kind::PermissionDenied => Some(
+                "run outrigger with the user or group that Prometheus runs with, and anew \
+                     where the directory was made after its start",
+            ),
             Kind::ReadOnlyFilesystem => Some("mount that directory writable"),
             _ => None,
         }

@@ -7,6 +7,7 @@
 
 mod block_id;
 mod clock;
+mod confinement_status;
 mod document;
 mod duration;
 mod error_chain;
@@ -20,6 +21,7 @@ mod time_or_duration;
 
 pub use block_id::{BlockId, InvalidBlockId};
 pub use clock::Clock;
+pub use confinement_status::ConfinementStatus;
 pub use document::{DocumentError, Mapping, Scalar, UnknownKey};
 pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDuration};
 pub use error_chain::ErrorChain;

@@ -6,7 +6,7 @@
 //! A file that is broken by then leaves the last good one in force.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::ServerCertVerifier;
@@ -174,6 +174,12 @@ impl TlsClient {
 // === impl ClientTls ===
 
 impl ClientTls {
+    /// The files that [`Self::build`] reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.ca_file, &self.cert_file, &self.key_file];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Reads the files and builds the client side, which offers HTTP/2 and HTTP/1.1 by ALPN.
     /// Native roots are only read at the first handshake.
     ///

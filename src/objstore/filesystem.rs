@@ -79,17 +79,30 @@ impl FilesystemBucket {
     async fn make_root(&self) -> Result<Dir, DiskError> {
         match self.open_root().await {
             Err(error) if error.is_not_found() => {
-                let from = Dir::open_with_faults(
-                    Path::new("/"),
-                    Containment::Unconfined,
-                    self.faults.clone(),
-                );
-                let relative = self.root.strip_prefix("/").unwrap_or(&self.root);
-                from.await?.create_dirs(relative, DIRECTORY_MODE).await?;
+                let (from, relative) = self.nearest().await?;
+                from.create_dirs(relative, DIRECTORY_MODE).await?;
                 self.open_root().await
             }
             outcome => outcome,
         }
+    }
+
+    /// The nearest directory above the root that is there, and the root's path below it. Those
+    /// above that one need not be open to us.
+    async fn nearest(&self) -> Result<(Dir, &Path), DiskError> {
+        let mut above = self.root.ancestors().skip(1).peekable();
+        while let Some(path) = above.next() {
+            let faults = self.faults.clone();
+            match Dir::open_with_faults(path, Containment::Unconfined, faults).await {
+                Err(error) if error.is_not_found() && above.peek().is_some() => {}
+                opened => {
+                    let relative = self.root.strip_prefix(path).unwrap_or(&self.root);
+                    return Ok((opened?, relative));
+                }
+            }
+        }
+        // The root of the file system, which is always there.
+        Ok((self.open_root().await?, Path::new("")))
     }
 
     async fn write(&self, key: &ObjectKey, source: &dyn UploadSource) -> Result<(), ErrorKind> {

@@ -1,7 +1,7 @@
 //! Counts and times what is done to a bucket, under the reference's metric names
 //! (contract `metrics.md` §4).
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
@@ -22,6 +22,7 @@ use super::{
     UploadSource, Uploaded,
 };
 use crate::model::Clock;
+use crate::trace::Span;
 
 const SECONDS_BUCKETS: [f64; 14] = [
     0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
@@ -189,10 +190,15 @@ impl Instrumented {
     async fn observe<T>(
         &self,
         operation: &'static str,
+        key: Option<&ObjectKey>,
         act: impl Future<Output = Result<T, BucketError>>,
     ) -> Result<T, BucketError> {
         let since = self.metrics.started(operation);
-        let outcome = act.await;
+        let span = span(operation, key);
+        let outcome = span.around(pin!(act)).await;
+        if let Err(error) = &outcome {
+            span.fail(error);
+        }
         match &outcome {
             Ok(_) => self.metrics.succeeded(operation, since),
             // A source that is damaged or unreadable is no failure of the bucket.
@@ -215,7 +221,7 @@ impl Bucket for Instrumented {
         source: &dyn UploadSource,
     ) -> Result<Uploaded, BucketError> {
         let uploaded = self
-            .observe("upload", self.inner.upload(key, source))
+            .observe("upload", Some(key), self.inner.upload(key, source))
             .await?;
         self.metrics.transferred("upload", source.size_bytes());
         #[expect(
@@ -228,12 +234,14 @@ impl Bucket for Instrumented {
     }
 
     async fn attributes(&self, key: &ObjectKey) -> Result<Attributes, BucketError> {
-        self.observe("attributes", self.inner.attributes(key)).await
+        self.observe("attributes", Some(key), self.inner.attributes(key))
+            .await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<ObjectReader, BucketError> {
         let since = self.metrics.started("get");
-        match self.inner.get(key).await {
+        let span = span("get", Some(key));
+        match span.around(pin!(self.inner.get(key))).await {
             Ok(reader) => {
                 let metrics = self.metrics.clone();
                 Ok(CountedReader {
@@ -242,18 +250,21 @@ impl Bucket for Instrumented {
                     since,
                     bytes: 0,
                     failed: false,
+                    span,
                 }
                 .boxed())
             }
             Err(error) => {
                 self.metrics.failed("get");
+                span.fail(&error);
                 Err(error)
             }
         }
     }
 
     async fn list(&self, directory: Option<&ObjectKey>) -> Result<Listing, BucketError> {
-        self.observe("iter", self.inner.list(directory)).await
+        self.observe("iter", directory, self.inner.list(directory))
+            .await
     }
 
     async fn abandon(&self, upload: &MultipartState) -> Result<(), BucketError> {
@@ -261,12 +272,31 @@ impl Bucket for Instrumented {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {
-        self.observe("delete", self.inner.delete(key)).await
+        self.observe("delete", Some(key), self.inner.delete(key))
+            .await
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, BucketError> {
-        self.observe("exists", self.inner.exists(key)).await
+        self.observe("exists", Some(key), self.inner.exists(key))
+            .await
     }
+}
+
+/// The span of an operation below what asks for it, named as the reference's wrapper names it.
+fn span(operation: &'static str, key: Option<&ObjectKey>) -> Span {
+    let span = Span::asking(match operation {
+        "upload" => "bucket_upload",
+        "attributes" => "bucket_attributes",
+        "iter" => "bucket_iter",
+        "delete" => "bucket_delete",
+        "exists" => "bucket_exists",
+        "get" => "bucket_get",
+        _ => "bucket_operation",
+    });
+    if let Some(key) = key {
+        span.note_with("name", || key.to_string());
+    }
+    span
 }
 
 /// Counts what is read; the operation is over when the reader is dropped.
@@ -276,6 +306,7 @@ struct CountedReader {
     since: Instant,
     bytes: u64,
     failed: bool,
+    span: Span,
 }
 
 impl Stream for CountedReader {
@@ -285,7 +316,10 @@ impl Stream for CountedReader {
         let polled = self.reader.poll_next_unpin(context);
         match &polled {
             Poll::Ready(Some(Ok(run))) => self.bytes += run.len() as u64,
-            Poll::Ready(Some(Err(_))) => self.failed = true,
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = true;
+                self.span.fail(error);
+            }
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled
@@ -294,6 +328,7 @@ impl Stream for CountedReader {
 
 impl Drop for CountedReader {
     fn drop(&mut self) {
+        self.span.count("read", self.bytes);
         let labels = self.metrics.labels("get");
         self.metrics
             .fetched_bytes

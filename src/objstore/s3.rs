@@ -40,7 +40,7 @@ pub use bucket::{S3Bucket, S3Limits};
 pub use config::{
     Addressing, Encryption, ListVersion, PayloadSigning, S3_PART_BYTES_DEFAULT, S3Config,
 };
-pub(super) use credentials::{ChainSettings, ExchangeError, SdkClient};
+pub(super) use credentials::{ChainSettings, CredentialFiles, ExchangeError, SdkClient};
 pub use credentials::{CredentialsError, S3Credentials};
 pub(super) use document::S3Keys;
 pub use document::{CredentialsConfig, S3ConfigError, S3Settings};

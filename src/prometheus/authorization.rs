@@ -75,6 +75,18 @@ async fn read_trimmed(path: &Path) -> io::Result<String> {
 // === impl Authorization ===
 
 impl Authorization {
+    /// The file that it is read from, where it is.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Basic {
+                password: SecretSource::File(path),
+                ..
+            }
+            | Self::Bearer(SecretSource::File(path)) => Some(path),
+            Self::None | Self::Basic { .. } | Self::Bearer(_) => None,
+        }
+    }
+
     /// The header's value for the next request; `None` where none is configured.
     pub(super) async fn header(&self) -> Result<Option<HeaderValue>, PeerError> {
         let text = match self {

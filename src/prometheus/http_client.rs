@@ -4,7 +4,7 @@
 //! many versions; a value of the wrong type is an error that names key and line.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::authorization::{Authorization, Secret, SecretSource};
@@ -100,6 +100,11 @@ impl HttpClientConfig {
             transport: limits,
         };
         Ok((config, unknown))
+    }
+
+    /// The files that are read while it is in use: certificates, keys, passwords, tokens.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls.files().chain(self.authorization.file())
     }
 
     /// The transport's side of it; reads the TLS files.

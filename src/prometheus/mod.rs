@@ -20,6 +20,7 @@ mod reload;
 mod remote_read;
 mod request;
 mod snapshot;
+mod spans;
 mod state;
 mod storage;
 mod url;

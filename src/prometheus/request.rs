@@ -1,5 +1,7 @@
 //! One request to Prometheus and its answer: redirects, credentials, the API's envelope, errors.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -10,6 +12,7 @@ use super::client::{Agent, Client};
 use super::error::PeerError;
 use super::url::{redirect_target, same_origin, without_userinfo};
 use crate::net::http::{BodyLimit, DirectBody, ResponseBody, decoded, empty_body, full_body};
+use crate::trace::inject;
 
 /// Go's limit: the tenth redirect is not followed.
 pub(super) const REQUESTS_MAX: usize = 10;
@@ -57,6 +60,22 @@ pub(super) struct Asked<T> {
 impl Client {
     /// Asks the API, and reads the answer whole.
     pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        agent: Agent,
+        path: &str,
+        question: Question,
+        limit: BodyLimit,
+    ) -> Result<Asked<T>, PeerError> {
+        let span = self.span(path);
+        let asking = pin!(self.ask_in_span(agent, path, question, limit));
+        let outcome = span.around(asking).await;
+        if let Err(error) = &outcome {
+            span.fail(error);
+        }
+        outcome
+    }
+
+    async fn ask_in_span<T: DeserializeOwned>(
         &self,
         agent: Agent,
         path: &str,
@@ -224,6 +243,7 @@ impl Client {
         {
             headers.insert(AUTHORIZATION, value);
         }
+        inject(&mut headers);
         Ok(headers)
     }
 }

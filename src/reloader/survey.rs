@@ -38,6 +38,30 @@ enum Interest {
     All,
 }
 
+// === impl Files ===
+
+impl Files {
+    /// Symlinks among the rules: what they lead to is read as well.
+    pub fn linked_rules(&self) -> Vec<PathBuf> {
+        let mut links = Vec::new();
+        for root in self
+            .rule_dirs
+            .iter()
+            .filter_map(|dir| dir.canonicalize().ok())
+        {
+            let walked = walk(&root, &mut |found| {
+                if let Found::LinkToFile(path) = found {
+                    links.push(path);
+                }
+                Ok(())
+            });
+            // Told by the look at the contents, which meets it as well.
+            drop(walked);
+        }
+        links
+    }
+}
+
 // === impl Survey ===
 
 impl Survey {

@@ -26,6 +26,7 @@ mod schedule;
 )]
 mod shipper;
 mod source;
+mod spans;
 mod spill;
 mod stage;
 mod sync;

@@ -19,6 +19,7 @@ use crate::disk::{Containment, Dir, DirWatch, DiskEngine, DiskError, EntryKind, 
 use crate::lifecycle::Drain;
 use crate::model::{BlockId, Clock, ErrorChain, ExternalLabels, ShippingStanding, ShippingStatus};
 use crate::objstore::Bucket;
+use crate::trace::Tracer;
 
 /// How often a data directory is asked for that another process has.
 const OWNER_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,6 +64,8 @@ pub struct Dependencies {
     pub status: watch::Sender<ShippingStatus>,
     /// Faults to inject into the data directory.
     pub faults: Faults,
+    /// Starts a span for each block; `None` for no spans.
+    pub tracer: Option<Tracer>,
 }
 
 /// Why the shipper can't start.
@@ -95,6 +98,7 @@ pub struct Shipper {
     pub(super) bulletin: Bulletin,
     pub(super) verdicts: Verdicts,
     pub(super) schedule: Schedule,
+    pub(super) tracer: Option<Tracer>,
 }
 
 // === impl Shipper ===
@@ -126,6 +130,7 @@ impl Shipper {
             metrics,
             status,
             faults,
+            tracer,
         } = dependencies;
         let data = Dir::open_with_faults(&config.data_dir, Containment::Beneath, faults).await?;
         match data.kind("wal").await {
@@ -158,6 +163,7 @@ impl Shipper {
             bulletin: Bulletin::new(status),
             verdicts: Verdicts::default(),
             schedule: Schedule::new(config.upload_jitter, config.jitter_seed),
+            tracer,
         })
     }
 

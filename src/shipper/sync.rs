@@ -367,8 +367,8 @@ impl Shipper {
         }
     }
 
-    /// Ships a block, for which these flushed ones leave the bucket.
-    async fn ship(
+    /// See [`Shipper::ship`].
+    pub(super) async fn ship_in_span(
         &mut self,
         candidate: &Candidate,
         leaving: &[BlockId],

@@ -1,6 +1,8 @@
 //! One block into the bucket: segments, index, confirmation, then `meta.json`
 //! (contract `shipper.md` §5, with the verification that the reference lacks).
 
+use std::pin::pin;
+
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
@@ -16,6 +18,7 @@ use crate::model::{BlockId, Clock, ErrorChain, ExternalLabels};
 use crate::objstore::{
     Bucket, BucketError, ErrorKind, MemorySource, MultipartState, ObjectKey, UploadSource,
 };
+use crate::trace::Span;
 use crate::tsdb::{BlockMeta, BlockTotals, FileHash, ThanosFile};
 
 /// Why a block was not published.
@@ -253,6 +256,23 @@ impl BlockUpload<'_> {
 
     /// Sends a file, or only reads and verifies it where an earlier try has sent it.
     async fn send_source(
+        &self,
+        key: &ObjectKey,
+        source: &dyn UploadSource,
+        progress: &FileProgress,
+    ) -> Result<Option<u64>, UploadError> {
+        let span = Span::child("ship_file");
+        span.note_with("name", || key.to_string());
+        span.count("size_bytes", source.size_bytes());
+        let sending = pin!(self.send_source_in_span(key, source, progress));
+        let outcome = span.around(sending).await;
+        if let Err(error) = &outcome {
+            span.fail(&ErrorChain(error));
+        }
+        outcome
+    }
+
+    async fn send_source_in_span(
         &self,
         key: &ObjectKey,
         source: &dyn UploadSource,

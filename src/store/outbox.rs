@@ -8,6 +8,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::encode::{Measured, Message};
 use super::metrics::{DropLabels, DropReason, StoreMetrics};
 use super::{LabelSet, Limited, Part, Series, SeriesQuery, StoreError};
+use crate::trace::Span;
 
 /// A message of several series is sent at this size, even if it could have more of them.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -66,6 +67,7 @@ pub(super) struct Outbox<'a, S> {
     chunks: u64,
     /// Hash of the labels of the series that came last, which may go on.
     last: Option<u64>,
+    span: Span,
 }
 
 impl<'a, S: SeriesSink> Outbox<'a, S> {
@@ -91,7 +93,13 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
             series: 0,
             chunks: 0,
             last: None,
+            span: Span::none(),
         }
+    }
+
+    /// Begins the span of what comes now, which ends with this: named as the reference's is.
+    pub(super) fn trace(&mut self) {
+        self.span = Span::child("transform_and_respond");
     }
 
     /// What is put into every series.
@@ -214,4 +222,11 @@ impl<'a, S: SeriesSink> Outbox<'a, S> {
 
 fn gone(_: SinkClosed) -> StoreError {
     StoreError::CallerGone
+}
+
+impl<S> Drop for Outbox<'_, S> {
+    fn drop(&mut self) {
+        self.span.count("series_count", self.series);
+        self.span.count("chunk_count", self.chunks);
+    }
 }

@@ -1,14 +1,18 @@
 //! Series from the Prometheus beside us: remote read for chunks, `/api/v1/series` for labels only.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::upstream::{ListQuery, Listed, Select, Upstream};
 use super::{Chunk, ChunkEncoding, Inner, Part, Series, SeriesSource, StoreError, StoreMetrics};
+use crate::model::Selector;
 use crate::prometheus::{
     Answer, Client, FloatSample, LabelsText, RemoteChunk, RemoteQuery, RemoteRead, RemoteSeries,
     Scope, SeriesOrder, SeriesStream,
 };
+use crate::trace::Span;
 use crate::tsdb::{Encoding, XorEncoder};
 
 /// Samples per chunk where Prometheus does not send chunks (contract `grpc.md` §3.3).
@@ -44,6 +48,10 @@ struct ChunkStream {
     /// Used again for each series.
     series: RemoteSeries,
     received_frames: Histogram,
+    /// Named as the reference's is, with its attributes.
+    span: Span,
+    sent_series: u64,
+    sent_chunks: u64,
 }
 
 impl PrometheusUpstream {
@@ -83,10 +91,20 @@ impl Upstream for PrometheusUpstream {
                 end_ms,
                 matchers: select.matchers.clone(),
             };
+            let span = Span::asking("query_prometheus");
+            span.note_with("query.request", || {
+                let selector = Selector(&query.matchers);
+                format!("{selector} from {start_ms} to {end_ms}")
+            });
+            let read = span.around(pin!(self.client.remote_read(&query))).await;
+            let read = read.inspect_err(|error| span.fail(error))?;
             Stream::Chunks(Box::new(ChunkStream {
-                read: self.client.remote_read(&query).await?,
+                read,
                 series: RemoteSeries::default(),
                 received_frames: self.received_frames.clone(),
+                span,
+                sent_series: 0,
+                sent_chunks: 0,
             }))
         };
         Ok(PrometheusSource {
@@ -156,6 +174,19 @@ impl SeriesSource for PrometheusSource {
 
 impl ChunkStream {
     async fn next(&mut self, select: &Select) -> Result<Option<Series>, StoreError> {
+        let next = self.read_next(select).await;
+        match &next {
+            Ok(Some(series)) => {
+                self.sent_series += 1;
+                self.sent_chunks += series.chunks.len() as u64;
+            }
+            Ok(None) => {}
+            Err(error) => self.span.fail(error),
+        }
+        next
+    }
+
+    async fn read_next(&mut self, select: &Select) -> Result<Option<Series>, StoreError> {
         while self.read.next_into(&mut self.series).await? {
             let received = &mut self.series;
             let chunks = if self.read.is_streamed() {
@@ -179,7 +210,10 @@ impl ChunkStream {
 
 impl Drop for ChunkStream {
     fn drop(&mut self) {
+        self.span.count("processed.series", self.sent_series);
+        self.span.count("processed.chunks", self.sent_chunks);
         if self.read.is_streamed() {
+            self.span.count("frames", self.read.frames_and_reads().0);
             // As floats, since that is what histograms take; exact up to 2^53.
             #[expect(clippy::cast_precision_loss, reason = "see above")]
             let frames = self.read.frames_and_reads().0 as f64;

@@ -133,6 +133,7 @@ impl<U: Upstream> Store<U> {
         shard: Option<&Shard>,
         mut outbox: Outbox<'_, S>,
     ) -> Result<(), StoreError> {
+        outbox.trace();
         let added = outbox.added();
         let mut resort = Resort::new(added);
         let mut lease = self.sort_buffer.lease(WHY_WAITING);
@@ -167,6 +168,7 @@ impl<U: Upstream> Store<U> {
         why: &'static str,
         mut outbox: Outbox<'_, S>,
     ) -> Result<(), StoreError> {
+        outbox.trace();
         let mut lease = self.sort_buffer.lease(why);
         let mut bytes = 0;
         let mut scratch = Vec::new();

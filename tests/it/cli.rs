@@ -145,15 +145,18 @@ fn what_cannot_be_started_ends_with_1_and_says_why() {
 const ENDS_EARLY: &str = "--objstore.config=$(OUTRIGGER_TEST_UNSET)";
 
 #[test]
-fn an_ignored_flag_gives_one_warning() {
-    let flags = ["sidecar", "--tracing.config=type: OTLP", ENDS_EARLY];
+fn a_flag_without_effect_is_told() {
+    let flags = ["sidecar", "--auto-gomemlimit.ratio=0.5", ENDS_EARLY];
     let text = stderr(&outrigger(&flags, &[]));
-    let warnings: Vec<&str> = text
+    let told: Vec<&str> = text
         .lines()
-        .filter(|line| line.contains("level=warn"))
+        .filter(|line| line.contains("flag has no effect"))
         .collect();
-    assert_eq!(warnings.len(), 1, "{text}");
-    assert!(warnings[0].contains("flag=tracing.config"), "{text}");
+    assert_eq!(told.len(), 1, "{text}");
+    assert!(
+        told[0].contains("flag=auto-gomemlimit.ratio") && told[0].contains("level=info"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -162,7 +165,7 @@ fn the_log_has_the_form_and_level_that_were_asked_for() {
         "sidecar",
         "--log.format=json",
         "--debug.name=me",
-        "--tracing.config=type: OTLP",
+        "--auto-gomemlimit.ratio=0.5",
         ENDS_EARLY,
     ];
     for line in stderr(&outrigger(&json, &[])).lines() {
@@ -176,7 +179,7 @@ fn the_log_has_the_form_and_level_that_were_asked_for() {
     let hushed = [
         "sidecar",
         "--log.level=error",
-        "--tracing.config=type: OTLP",
+        "--auto-gomemlimit.ratio=0.5",
         ENDS_EARLY,
     ];
     let text = stderr(&outrigger(&hushed, &[]));

@@ -91,6 +91,15 @@ fn label_names(sample: &str) -> Vec<String> {
     names
 }
 
+/// Every metric that may be exposed, with its labels; those of our own are without theirs.
+pub(crate) fn known() -> BTreeMap<String, Family> {
+    let mut known = golden("always");
+    known.extend(golden("uploads"));
+    let own = deviations("added").into_iter();
+    known.extend(own.map(|name| (name, Family::default())));
+    known
+}
+
 fn golden(section: &str) -> BTreeMap<String, Family> {
     let family = |line: &str| {
         let fields: Vec<&str> = line.split('\t').collect();

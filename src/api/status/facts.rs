@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::StatusSources;
 use crate::model::{
-    BlockId, BlockState, IoStatus, Labels, ReloadStatus, ShippingStanding, ShippingStatus,
-    TimestampMs,
+    BlockId, BlockState, ConfinementStatus, IoStatus, Labels, ReloadStatus, ShippingStanding,
+    ShippingStatus, TimestampMs,
 };
 use crate::prometheus::PeerState;
 use crate::store::{Gate, LocalBlocks, LocalStanding};
@@ -30,6 +30,7 @@ pub(super) struct Facts {
     pub(super) reloader: Option<ReloaderFacts>,
     /// Without a bucket there is none.
     pub(super) io: Option<IoFacts>,
+    pub(super) confinement: ConfinementFacts,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,6 +164,15 @@ pub(super) struct IoFacts {
     pub(super) buffers_bytes: usize,
 }
 
+#[derive(Debug, Serialize)]
+pub(super) struct ConfinementFacts {
+    /// 0 where there is no Landlock.
+    pub(super) landlock_abi: u8,
+    /// `listed`, `not-dangerous` or `all`.
+    pub(super) system_calls: &'static str,
+    pub(super) reason: Option<String>,
+}
+
 // === impl Facts ===
 
 impl Facts {
@@ -196,6 +206,7 @@ impl Facts {
             },
             reloader: (sources.reloader.as_ref()).map(|status| ReloaderFacts::of(&status.borrow())),
             io: io.map(IoFacts::of),
+            confinement: ConfinementFacts::of(&sources.confinement),
         }
     }
 }
@@ -345,6 +356,16 @@ impl IoFacts {
             buffers_in_use: status.buffers_in_use,
             buffers_max: status.buffers_max,
             buffers_bytes: status.buffers_bytes,
+        }
+    }
+}
+
+impl ConfinementFacts {
+    fn of(status: &ConfinementStatus) -> Self {
+        Self {
+            landlock_abi: status.landlock_abi,
+            system_calls: status.calls,
+            reason: status.reason.as_deref().map(shortened),
         }
     }
 }

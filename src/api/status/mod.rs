@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use facts::Facts;
 
 use crate::lifecycle::Probe;
-use crate::model::{Clock, IoStatus, ReloadStatus, ShippingStatus};
+use crate::model::{Clock, ConfinementStatus, IoStatus, ReloadStatus, ShippingStatus};
 use crate::prometheus::PeerState;
 use crate::store::{Gate, LocalBlocks};
 
@@ -64,6 +64,8 @@ pub struct StatusSources {
     pub local_blocks: Option<watch::Receiver<LocalBlocks>>,
     /// The reloader, where it has something to watch.
     pub reloader: Option<watch::Receiver<ReloadStatus>>,
+    /// What the process keeps itself from.
+    pub confinement: ConfinementStatus,
     /// Series calls.
     pub series_calls: Gate,
     /// Calls for labels and other lists.

@@ -4,8 +4,8 @@
 //! ([`PAGE_BYTES_MAX`]); `/api/v1/status` has the rest.
 
 use super::facts::{
-    BlockFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts, ReloaderFacts,
-    ShippingFacts, UploadFacts,
+    BlockFacts, ConfinementFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts,
+    ReloaderFacts, ShippingFacts, UploadFacts,
 };
 use super::markup::Markup;
 use super::quantity::{Bytes, Moment, Span};
@@ -163,7 +163,22 @@ fn calls(page: &mut Markup, facts: &Facts) {
         let bytes = u64::try_from(io.buffers_bytes).unwrap_or(u64::MAX);
         page.raw(" in use, ").text(Bytes(bytes)).raw(" in all");
     }
+    confinement(page, &facts.confinement);
     page.raw("</dl>\n</section>\n");
+}
+
+fn confinement(page: &mut Markup, facts: &ConfinementFacts) {
+    term(page, "Confinement");
+    match facts.landlock_abi {
+        0 => page.raw("no Landlock"),
+        abi => page.raw("Landlock ").text(abi),
+    };
+    page.raw(", system calls: ").raw(facts.system_calls);
+    if let Some(reason) = &facts.reason {
+        page.raw(" <span class=\"dim\">(")
+            .cut(reason, REASON_BYTES_MAX)
+            .raw(")</span>");
+    }
 }
 
 fn shipping(page: &mut Markup, facts: &Facts) {

@@ -148,6 +148,11 @@ impl Scene {
             io: Some(Arc::new(move || io.clone())),
             local_blocks: Some(watch::channel(self.local_blocks).1),
             reloader: Some(watch::channel(self.reloader).1),
+            confinement: ConfinementStatus {
+                landlock_abi: 6,
+                calls: "listed",
+                reason: None,
+            },
             series_calls: Gate::new("calls", 50, 512),
             list_calls: Gate::new("lists", 8, 256),
         };
@@ -243,6 +248,7 @@ async fn the_document_has_this_form() {
             "engine": "uring", "reason": "probed", "buffers_in_use": 4, "buffers_max": 40,
             "buffers_bytes": 41_943_040,
         },
+        "confinement": {"landlock_abi": 6, "system_calls": "listed", "reason": null},
     });
     assert_eq!(document, expected);
 }
@@ -407,6 +413,11 @@ async fn what_there_is_not_is_said() {
         io: None,
         local_blocks: None,
         reloader: None,
+        confinement: ConfinementStatus {
+            landlock_abi: 0,
+            calls: "all",
+            reason: Some("--no-sandbox".to_owned()),
+        },
         series_calls: Gate::new("calls", 1, 1),
         list_calls: Gate::new("lists", 1, 1),
     };

@@ -75,6 +75,7 @@ pub enum WebConfigError {
 /// configuration itself is bad, as certificates run out.
 #[derive(Debug)]
 pub(super) struct LoadedConfig {
+    path: PathBuf,
     pub(super) config: WebConfig,
     pub(super) acceptor: Option<Reloading<HttpsAcceptor, TlsError>>,
 }
@@ -149,7 +150,20 @@ fn load(path: &Path, files: &mut ReadFiles) -> Result<LoadedConfig, WebConfigErr
             Some(acceptor)
         }
     };
-    Ok(LoadedConfig { config, acceptor })
+    Ok(LoadedConfig {
+        path: path.to_owned(),
+        config,
+        acceptor,
+    })
+}
+
+impl LoadedConfig {
+    /// The file itself and those that it names.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let named = self.config.tls.iter().flat_map(tls_files);
+        let files = std::iter::once(self.path.as_path()).chain(named);
+        files.map(Path::to_owned).collect()
+    }
 }
 
 fn follow_tls(tls: HttpsTls) -> Result<Reloading<HttpsAcceptor, TlsError>, TlsError> {
@@ -166,8 +180,12 @@ fn follow_tls(tls: HttpsTls) -> Result<Reloading<HttpsAcceptor, TlsError>, TlsEr
 }
 
 fn add(files: &mut ReadFiles, tls: &HttpsTls) {
+    files.add_all(tls_files(tls));
+}
+
+fn tls_files(tls: &HttpsTls) -> impl Iterator<Item = &Path> {
     let sources = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
-    files.add_all(sources.into_iter().flatten().filter_map(PemSource::file));
+    sources.into_iter().flatten().filter_map(PemSource::file)
 }
 
 fn read(path: &Path) -> Result<String, WebConfigError> {

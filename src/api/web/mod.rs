@@ -9,7 +9,7 @@ mod passwords;
 mod rate;
 mod tls;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -66,6 +66,14 @@ impl WebAccess {
             config: follow(path)?,
             passwords: Passwords::default(),
         }))))
+    }
+
+    /// The files that are read while it is in use, as they are named now.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.0 {
+            Way::Open => Vec::new(),
+            Way::Guarded(guard) => guard.config.current().files(),
+        }
     }
 
     /// How to speak on a connection that comes now.

@@ -37,8 +37,8 @@ pub use block::{BlockCommand, BlockDumpArgs, BlockOutput, DumpOutput};
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use choice::{HashFunc, InvalidChoice, ReloadMethod};
 pub use sidecar::{
-    GrpcArgs, HttpArgs, IoArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs, RequestLoggingArgs,
-    S3Args, ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
+    ConfinementArgs, GrpcArgs, HttpArgs, IoArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs,
+    RequestLoggingArgs, S3Args, ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
 };
 pub use store::{StoreCommand, StoreOutput, StoreTarget, StoreTimes};
 pub use text::{InlineYaml, OptionalPath};

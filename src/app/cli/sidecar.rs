@@ -1,7 +1,7 @@
 //! The flags of `outrigger sidecar`, grouped as its parts take them (contract `cli.md` §3).
 //!
 //! Names, defaults and types are the reference's and stand in `tests/golden/flags.txt` too. A flag
-//! that is parsed here is not necessarily obeyed yet: `app::unbuilt` lists those.
+//! that is parsed here is not necessarily obeyed: `app::no_effect` lists what is not.
 
 use std::path::PathBuf;
 
@@ -53,6 +53,9 @@ pub struct SidecarArgs {
     /// Request logging.
     #[command(flatten)]
     pub request_logging: RequestLoggingArgs,
+    /// The confinement of the process.
+    #[command(flatten)]
+    pub confinement: ConfinementArgs,
 }
 
 /// Flags of the HTTP server.
@@ -535,4 +538,18 @@ pub struct RequestLoggingArgs {
         default_value = ""
     )]
     pub config: InlineYaml,
+}
+
+/// Flags of the confinement.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Confinement")]
+pub struct ConfinementArgs {
+    /// Confine the process once its configuration is read, as far as the kernel can: by Landlock
+    /// to the files that flags and configuration name and to listening on its two ports, by
+    /// seccomp to the system calls that it makes. It starts no other program then, unless the AWS
+    /// profile has a credential_process.
+    #[arg(
+        id = "sandbox", long = "sandbox", default_value = "true", action = ArgAction::Set
+    )]
+    pub sandbox: bool,
 }

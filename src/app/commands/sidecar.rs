@@ -1,7 +1,7 @@
 //! `outrigger sidecar`: builds the parts and runs them.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use grpc::GrpcPart;
 use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
+use spans::TracingPart;
 
 use super::CommandError;
 use crate::api::{BuildInfo, Endpoints, ProcessCollector, WebAccess, request_log};
@@ -21,21 +22,24 @@ use crate::app::Environment;
 use crate::app::cli::{GlobalArgs, HttpArgs, SidecarArgs};
 use crate::app::config::Documents;
 use crate::app::version;
-use crate::lifecycle::{Probe, ProbeMetrics, Signals, Supervisor};
-use crate::model::Clock;
+use crate::lifecycle::{Drain, Probe, ProbeMetrics, Signals, Supervisor};
+use crate::model::{Clock, ConfinementStatus};
 use crate::net::grpc::RequestLog;
 use crate::net::http::HttpServer;
 use crate::objstore::BucketConfig;
+use crate::otlp::TracingConfig;
 use crate::prometheus::{
     BaseUrl, Client, FlagExpectations, Heartbeat, HeartbeatConfig, HttpClientConfig, PeerMetrics,
     PeerWatch,
 };
 use crate::reloader::Reloader;
 
+mod confinement;
 mod flush;
 mod grpc;
 mod reloader;
 mod shipping;
+mod spans;
 mod status;
 
 /// Threads for the network: what two can't carry would take Prometheus' cores.
@@ -80,6 +84,7 @@ struct Parts {
     peer: PeerWatch,
     shipper: Option<ShipperPart>,
     grpc: GrpcPart,
+    tracing: Option<TracingPart>,
     ready_timeout: Duration,
     grace: Duration,
 }
@@ -92,6 +97,9 @@ struct Settings {
     client: Client,
     access: WebAccess,
     request_log: RequestLog,
+    tracing: Option<TracingConfig>,
+    /// Files that are read while the process runs, named in documents.
+    files: Vec<PathBuf>,
 }
 
 fn prepare(
@@ -102,23 +110,36 @@ fn prepare(
     let documents = Documents::load(global, sidecar, &*environment.variable)?;
     let current_dir = current_dir()?;
     let prometheus = BaseUrl::try_from(sidecar.prometheus.url.uri())?;
+    let access = access(&sidecar.http)?;
+    let mut files = access.files();
+    let http_client = http_client(&documents.prometheus_http_client)?;
+    files.extend(http_client.files().map(Path::to_owned));
+    let tracing = spans::config(global, &documents.tracing, environment)?;
+    files.extend(tracing.iter().flat_map(TracingConfig::files));
     let settings = Settings {
         bucket: bucket_config(&documents.objstore, &current_dir)?,
-        client: client(prometheus.clone(), &documents.prometheus_http_client)?,
+        client: client(prometheus.clone(), http_client)?,
         prometheus,
-        access: access(&sidecar.http)?,
+        access,
         request_log: request_logging(sidecar, &documents.request_logging, &environment.clock)?,
+        tracing,
         current_dir,
+        files,
     };
+    // Everything below runs confined.
+    let confined = confinement::apply(global, sidecar, &settings, environment);
     let runtime = runtime()?;
-    let parts = runtime.block_on(async { build(sidecar, environment, settings).await });
+    let parts = build(global, sidecar, environment, settings, confined);
+    let parts = runtime.block_on(parts);
     Ok((runtime, parts?))
 }
 
 async fn build(
+    global: &GlobalArgs,
     sidecar: &SidecarArgs,
     environment: &Environment,
     settings: Settings,
+    confined: ConfinementStatus,
 ) -> anyhow::Result<Parts> {
     let Settings {
         current_dir,
@@ -127,24 +148,20 @@ async fn build(
         client,
         access,
         request_log,
+        tracing,
+        ..
     } = settings;
     let started = Instant::now();
     let signals = Signals::catch().context("catch signals")?;
     let http = HttpServer::bind(&sidecar.http.address).await?;
-    let mut registry = Registry::default();
-    build_info().register(&mut registry);
-    ProcessCollector.register(&mut registry);
+    let mut registry = registry(&confined);
+    let tracing = spans::build(global, tracing.as_ref(), environment, &mut registry)?;
+    let tracer = tracing.as_ref().map(TracingPart::tracer);
     let probe = Probe::new(ProbeMetrics::register(&mut registry));
     let peer_metrics = PeerMetrics::register(&mut registry);
-    let heartbeat_config = HeartbeatConfig {
-        interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
-        timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
-        min_time: sidecar.tsdb.min_time,
-        clock: environment.clock.clone(),
-        uploads: bucket.is_some().then(|| expectations(sidecar, current_dir)),
-    };
+    let uploads = bucket.is_some().then(|| expectations(sidecar, current_dir));
     let (heartbeat, peer) = Heartbeat::new(
-        heartbeat_config,
+        heartbeat_config(sidecar, environment, uploads),
         client.clone(),
         probe.clone(),
         peer_metrics,
@@ -159,9 +176,14 @@ async fn build(
         &mut registry,
     );
     let shipper = shipping::build(sidecar, environment, bucket.as_ref(), &peer, &mut registry)?;
-    let shipper = shipper.map(|shipper| shipper.with_flush(&sidecar.shipper, &client));
+    let shipper = shipper.map(|shipper| {
+        shipper
+            .with_flush(&sidecar.shipper, &client)
+            .with_tracer(tracer.clone())
+    });
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
-        .with_request_log(request_log);
+        .with_request_log(request_log)
+        .with_tracer(tracer);
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -171,6 +193,7 @@ async fn build(
         grpc: &grpc,
         shipper: shipper.as_ref(),
         reloader: reload_status,
+        confined,
     });
     Ok(Parts {
         signals,
@@ -183,15 +206,13 @@ async fn build(
         peer,
         shipper,
         grpc,
+        tracing,
         ready_timeout: sidecar.prometheus.ready_timeout.to_std_or_zero(),
         grace: sidecar.http.grace_period.to_std(),
     })
 }
 
-fn bucket_config(
-    yaml: &str,
-    current_dir: &std::path::Path,
-) -> anyhow::Result<Option<BucketConfig>> {
+fn bucket_config(yaml: &str, current_dir: &Path) -> anyhow::Result<Option<BucketConfig>> {
     if yaml.is_empty() {
         return Ok(None);
     }
@@ -202,12 +223,16 @@ fn bucket_config(
     Ok(Some(config))
 }
 
-fn client(url: BaseUrl, http_client_yaml: &str) -> anyhow::Result<Client> {
-    let (http_client, unknown) = HttpClientConfig::parse(http_client_yaml)
-        .context("parsing Prometheus HTTP client config")?;
+fn http_client(yaml: &str) -> anyhow::Result<HttpClientConfig> {
+    let (http_client, unknown) =
+        HttpClientConfig::parse(yaml).context("parsing Prometheus HTTP client config")?;
     for key in unknown {
         tracing::warn!(flag = "prometheus.http-client", "{key}");
     }
+    Ok(http_client)
+}
+
+fn client(url: BaseUrl, http_client: HttpClientConfig) -> anyhow::Result<Client> {
     let config = crate::prometheus::Config {
         url,
         http_client,
@@ -236,6 +261,20 @@ fn request_logging(sidecar: &SidecarArgs, yaml: &str, clock: &Clock) -> anyhow::
     Ok(request_log)
 }
 
+fn heartbeat_config(
+    sidecar: &SidecarArgs,
+    environment: &Environment,
+    uploads: Option<FlagExpectations>,
+) -> HeartbeatConfig {
+    HeartbeatConfig {
+        interval: sidecar.prometheus.get_config_interval.to_std_or_zero(),
+        timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
+        min_time: sidecar.tsdb.min_time,
+        clock: environment.clock.clone(),
+        uploads,
+    }
+}
+
 fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations {
     FlagExpectations {
         data_dir: sidecar.tsdb.path.clone(),
@@ -243,6 +282,15 @@ fn expectations(sidecar: &SidecarArgs, current_dir: PathBuf) -> FlagExpectations
         ignore_unequal_block_size: sidecar.shipper.ignore_unequal_block_size,
         current_dir,
     }
+}
+
+/// A registry with what there is to tell of the process itself.
+fn registry(confined: &ConfinementStatus) -> Registry {
+    let mut registry = Registry::default();
+    build_info().register(&mut registry);
+    ProcessCollector.register(&mut registry);
+    confinement::register(confined, &mut registry);
+    registry
 }
 
 fn build_info() -> BuildInfo {
@@ -309,9 +357,11 @@ impl Parts {
             peer,
             shipper,
             grpc,
+            tracing,
             ready_timeout,
             grace,
         } = self;
+        let exporter = tracing.map(TracingPart::start);
         let mut supervisor = Supervisor::new();
         let drain = supervisor.drain();
         supervisor.spawn("signal handler", async move {
@@ -354,17 +404,25 @@ impl Parts {
             let drain = supervisor.drain();
             supervisor.spawn("shipper", ship(shipper, peer, ready_timeout, drain));
         }
-        // At once, so that nobody is sent here while calls under way are finished.
-        let (drain, ending) = (supervisor.drain(), probe.clone());
-        let told = tokio::spawn(async move {
-            drain.started().await;
-            ending.not_ready(&"shutting down");
-            ending.not_healthy(&"shutting down");
-        });
+        let told = tokio::spawn(tell_the_end(supervisor.drain(), probe));
         let ended = supervisor.run(grace).await;
-        told.await?;
+        let began = told.await?;
+        if let Some(exporter) = exporter {
+            // After all who record spans.
+            spans::finish(exporter, grace.saturating_sub(began.elapsed())).await;
+        }
         Ok(ended?)
     }
+}
+
+/// Tells of the end when it begins, so that nobody is sent here while calls under way are finished;
+/// when that was.
+async fn tell_the_end(drain: Drain, probe: Probe) -> Instant {
+    drain.started().await;
+    let began = Instant::now();
+    probe.not_ready(&"shutting down");
+    probe.not_healthy(&"shutting down");
+    began
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::outbound::Outbound;
 use super::request_log::RequestLog;
 use super::status::{Code, Status};
 use super::{Method, Service};
+use crate::trace::{Span, Tracer};
 
 const REQUEST_ID: &str = "request-id";
 /// The furthest a deadline may be: tokio's timers know no end of time.
@@ -37,6 +39,7 @@ pub(super) struct Shared<S> {
     pub(super) partial_bytes: Arc<AtomicUsize>,
     pub(super) failures: FailureLog,
     pub(super) request_log: RequestLog,
+    pub(super) tracer: Option<Tracer>,
 }
 
 /// A request that is refused before it is a call.
@@ -73,7 +76,9 @@ pub(super) async fn answer<S: Service>(
         }
     };
     let record = shared.metrics.start(head.method);
-    let logged = shared.request_log.start(&head);
+    let span = span(shared.tracer.as_ref(), &head);
+    let trace_id = span.trace_id();
+    let logged = shared.request_log.start(&head, trace_id.as_deref());
     outbound.set_encoding(encoding);
     let call = Call::new(
         head.clone(),
@@ -90,12 +95,14 @@ pub(super) async fn answer<S: Service>(
             shared.metrics.sent(head.method),
         ),
     );
+    // Pinned here, so that the span's future holds no second copy of it.
+    let handling = pin!(handle(&shared, head.method, call, &outbound));
     let end = tokio::select! {
         // First of all the driver's waker, so that a sender finds it.
         biased;
         () = std::future::poll_fn(|cx| outbound.poll_gone(cx)) => End::Gone,
         () = until(head.deadline) => End::Deadline,
-        status = handle(&shared, head.method, call, &outbound) => End::Finished(status),
+        status = span.around(handling) => End::Finished(status),
     };
     let status = match end {
         End::Finished(status) => status,
@@ -109,9 +116,38 @@ pub(super) async fn answer<S: Service>(
         }
     };
     let duration = record.finish(status.code);
-    if !logged.is_some_and(|logged| logged.finish(&head, &status, duration)) {
-        log(&shared.failures, &head, &status, duration);
+    span.note("rpc.grpc.status_code", i64::from(status.code.number()));
+    if status.code != Code::Ok {
+        span.fail(&status.message);
     }
+    drop(span);
+    if !logged.is_some_and(|logged| logged.finish(&head, &status, duration)) {
+        log(
+            &shared.failures,
+            &head,
+            &status,
+            duration,
+            trace_id.as_deref(),
+        );
+    }
+}
+
+/// The span of a call, named as the reference names it; below the caller's.
+fn span(tracer: Option<&Tracer>, head: &CallHead) -> Span {
+    let Some(tracer) = tracer else {
+        return Span::none();
+    };
+    let Method { service, name, .. } = head.method;
+    let span = tracer.call(format!("/{service}/{name}"), &head.metadata);
+    span.note("component", "gRPC");
+    span.note("rpc.system", "grpc");
+    span.note("rpc.service", service);
+    span.note("rpc.method", name);
+    span.note_with("client.address", || head.peer.ip().to_string());
+    if let Some(request_id) = head.request_id() {
+        span.note("request_id", request_id.to_owned());
+    }
+    span
 }
 
 /// Runs the handler and sends what it left, with its status.
@@ -152,7 +188,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn log(failures: &FailureLog, head: &CallHead, status: &Status, duration: Duration) {
+fn log(
+    failures: &FailureLog,
+    head: &CallHead,
+    status: &Status,
+    duration: Duration,
+    trace_id: Option<&str>,
+) {
     let method = format_args!("/{}/{}", head.method.service, head.method.name);
     let request_id = head.request_id.as_deref().unwrap_or_default();
     let (code, peer, err) = (status.code.name(), head.peer, &status.message);
@@ -161,13 +203,18 @@ fn log(failures: &FailureLog, head: &CallHead, status: &Status, duration: Durati
         false => None,
     };
     if status.code == Code::Ok {
-        tracing::debug!(%method, code, ?duration, request_id, %peer, "call ended");
+        tracing::debug!(
+            %method, code, ?duration, request_id, traceID = trace_id, %peer, "call ended"
+        );
     } else if let Some(left_out) = admitted {
         tracing::warn!(
-            %method, code, ?duration, request_id, %peer, left_out, %err, "call failed"
+            %method, code, ?duration, request_id, traceID = trace_id, %peer, left_out, %err,
+            "call failed"
         );
     } else {
-        tracing::debug!(%method, code, ?duration, request_id, %peer, %err, "call ended");
+        tracing::debug!(
+            %method, code, ?duration, request_id, traceID = trace_id, %peer, %err, "call ended"
+        );
     }
 }
 

@@ -94,6 +94,7 @@ async fn serve(data: &[u8], service: Arc<Echo>) {
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
             request_log: RequestLog::Off,
+            tracer: None,
         }),
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         age_max: None,

@@ -48,13 +48,19 @@ pub enum CallSeverity {
 pub(super) struct LoggedCall<'a> {
     rules: &'a RequestLogRules,
     request_id: String,
+    trace_id: Option<&'a str>,
 }
 
 // === impl RequestLog ===
 
 impl RequestLog {
     /// Tells the start, if that is wanted; `None` where the end is not to be told.
-    pub(super) fn start(&self, head: &CallHead) -> Option<LoggedCall<'_>> {
+    /// `trace_id` stands in both lines.
+    pub(super) fn start<'a>(
+        &'a self,
+        head: &CallHead,
+        trace_id: Option<&'a str>,
+    ) -> Option<LoggedCall<'a>> {
         let Self::On(rules) = self else {
             return None;
         };
@@ -69,16 +75,26 @@ impl RequestLog {
         // Nothing has gone wrong yet.
         if rules.start && rules.severity_min <= CallSeverity::Info {
             let (kind, peer) = (head.method.kind.name(), head.peer);
-            tracing::debug!(method, kind, request_id, %peer, "started call");
+            tracing::debug!(
+                method, kind, request_id, traceID = trace_id, %peer, "started call"
+            );
         }
-        Some(LoggedCall { rules, request_id })
+        Some(LoggedCall {
+            rules,
+            request_id,
+            trace_id,
+        })
     }
 }
 
 impl LoggedCall<'_> {
     /// Tells the end; false where it is not bad enough.
     pub(super) fn finish(self, head: &CallHead, status: &Status, duration: Duration) -> bool {
-        let Self { rules, request_id } = self;
+        let Self {
+            rules,
+            request_id,
+            trace_id,
+        } = self;
         let severity = CallSeverity::of(status.code);
         if severity < rules.severity_min {
             return false;
@@ -88,13 +104,18 @@ impl LoggedCall<'_> {
         let (code, err) = (status.code.name(), &status.message);
         if severity == CallSeverity::Error {
             tracing::error!(
-                %method, kind, code, ?duration, request_id, %peer, %err, "finished call"
+                %method, kind, code, ?duration, request_id, traceID = trace_id, %peer, %err,
+                "finished call"
             );
         } else if status.code == Code::Ok {
-            tracing::debug!(%method, kind, code, ?duration, request_id, %peer, "finished call");
+            tracing::debug!(
+                %method, kind, code, ?duration, request_id, traceID = trace_id, %peer,
+                "finished call"
+            );
         } else {
             tracing::debug!(
-                %method, kind, code, ?duration, request_id, %peer, %err, "finished call"
+                %method, kind, code, ?duration, request_id, traceID = trace_id, %peer, %err,
+                "finished call"
             );
         }
         true
@@ -178,7 +199,7 @@ mod tests {
             let codes = [Code::Ok, Code::Unavailable, Code::Internal];
             for (code, is_told) in codes.into_iter().zip(told) {
                 let (head, status) = (head("One"), Status::new(code, "why"));
-                let logged = log.start(&head).unwrap();
+                let logged = log.start(&head, None).unwrap();
                 assert_eq!(logged.request_id, "made");
                 let found = logged.finish(&head, &status, Duration::ZERO);
                 assert_eq!(found, is_told, "{severity_min:?} {code}");
@@ -188,15 +209,15 @@ mod tests {
 
     #[test]
     fn only_the_named_methods_are_told() {
-        assert!(RequestLog::Off.start(&head("One")).is_none());
+        assert!(RequestLog::Off.start(&head("One"), None).is_none());
         let log = log(CallSeverity::Info, &["/t.Trial/One"]);
-        assert!(log.start(&head("One")).is_some());
-        assert!(log.start(&head("Other")).is_none());
+        assert!(log.start(&head("One"), None).is_some());
+        assert!(log.start(&head("Other"), None).is_none());
         let named = CallHead {
             request_id: Some("given".to_owned()),
             ..head("One")
         };
-        assert_eq!(log.start(&named).unwrap().request_id, "given");
+        assert_eq!(log.start(&named, None).unwrap().request_id, "given");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::metrics::GrpcMetrics;
 use super::request_log::RequestLog;
 use crate::lifecycle::Drain;
 use crate::net::{ListenError, Listener, TlsServer};
+use crate::trace::Tracer;
 
 /// Connections served at once; more wait in the kernel's queue. Each querier has one, sometimes
 /// two while it moves to a new one.
@@ -36,6 +37,8 @@ pub struct GrpcServerConfig {
     pub jitter_seed: u64,
     /// Which calls are told in the log.
     pub request_log: RequestLog,
+    /// Starts a span for each call; `None` for no spans.
+    pub tracer: Option<Tracer>,
 }
 
 /// A bound, not yet serving server.
@@ -80,6 +83,7 @@ impl GrpcServer {
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
             request_log: self.config.request_log.clone(),
+            tracer: self.config.tracer.clone(),
         });
         let mut accepted = 0_u64;
         let serve = |stream, peer| {

@@ -180,6 +180,22 @@ impl GcsAccess {
         };
         Ok(Self::Given(Box::new(credentials)))
     }
+
+    /// The file with a federated workload's own token, which is read again and again.
+    pub(in crate::objstore) fn token_file(
+        &self,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Option<PathBuf> {
+        let found = match self {
+            Self::Given(credentials) => Some((**credentials).clone()),
+            // What is wrong with them is told where they are used.
+            Self::Default => from_files(variable).ok().flatten(),
+        };
+        match found?.kind {
+            Kind::External { source, .. } => source.file,
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for GcsAccess {

@@ -6,6 +6,7 @@
 
 mod chain;
 mod container;
+mod files;
 mod sdk;
 
 use std::error::Error as StdError;
@@ -18,6 +19,7 @@ use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsP
 
 pub(in crate::objstore) use chain::ChainSettings;
 use chain::{Found, Sources};
+pub(in crate::objstore) use files::CredentialFiles;
 pub(in crate::objstore) use sdk::{ExchangeError, SdkClient};
 
 use crate::model::{Clock, ErrorChain};

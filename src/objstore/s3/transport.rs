@@ -1,7 +1,7 @@
 //! `http_config`: how connections to the bucket are made (contract `objstore.md` §3).
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -63,6 +63,11 @@ impl HttpConfig {
     /// How long an answer may take to begin once its request was sent.
     pub fn response_header_timeout(&self) -> Option<Duration> {
         self.response_header_timeout
+    }
+
+    /// The TLS files that are read while it is in use.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls.files()
     }
 
     /// How many bodies may be in flight where `wanted` are: one that waits for a connection holds

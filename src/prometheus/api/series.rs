@@ -1,5 +1,7 @@
 //! `/api/v1/series` as a stream of label sets.
 
+use std::pin::pin;
+
 use bytes::BytesMut;
 use http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -10,6 +12,7 @@ use crate::prometheus::LabelsText;
 use crate::prometheus::client::Client;
 use crate::prometheus::error::PeerError;
 use crate::prometheus::request::{Question, shortened, successful_direct};
+use crate::trace::Span;
 
 const PATH: &str = "/api/v1/series";
 /// How many warnings are kept of an answer; Prometheus gives ten of a kind at most.
@@ -27,14 +30,20 @@ pub struct SeriesStream {
     error: String,
     warnings: Vec<String>,
     is_broken: bool,
+    span: Span,
 }
 
 impl SeriesStream {
     pub(super) async fn open(client: &Client, question: Question) -> Result<Self, PeerError> {
         let url = client.shown(PATH);
+        let span = client.span(PATH);
         // Uncompressed, as on the loopback that costs both sides less.
-        let response = client.ask_direct(PATH, question).await?;
-        let response = successful_direct(&url, response).await?;
+        let asking = async {
+            let response = client.ask_direct(PATH, question).await?;
+            successful_direct(&url, response).await
+        };
+        let response = span.around(pin!(asking)).await;
+        let response = response.inspect_err(|error| span.fail(error))?;
         let has_body = response.status() != StatusCode::NO_CONTENT;
         Ok(Self {
             url,
@@ -45,6 +54,7 @@ impl SeriesStream {
             error: String::new(),
             warnings: Vec::new(),
             is_broken: false,
+            span,
         })
     }
 
@@ -59,7 +69,10 @@ impl SeriesStream {
             false => self.read_next(labels).await,
             true => Err(self.malformed(self.scanner.error("an earlier error ended the answer"))),
         };
-        self.is_broken = outcome.is_err();
+        if let Err(error) = &outcome {
+            self.is_broken = true;
+            self.span.fail(error);
+        }
         outcome
     }
 

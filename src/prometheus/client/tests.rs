@@ -1,8 +1,12 @@
 //! The client against a Prometheus that answers right, wrong, too much or not at all.
 
+use opentelemetry::KeyValue;
+use prometheus_client::metrics::counter::Counter;
+
 use super::*;
 use crate::net::http::{Reply, ScriptedServer, response};
 use crate::prometheus::request::{ERROR_TEXT_CHARS, REQUESTS_MAX};
+use crate::trace::{Sampling, Tracer, span_queue};
 
 fn client(url: &str) -> Client {
     Client::new(Config {
@@ -401,4 +405,27 @@ async fn loaded_blocks_are_listed_or_not_known() {
     for path in ["/bad", "/empty", "/ill"] {
         blocks(path).await.unwrap_err();
     }
+}
+
+#[tokio::test]
+async fn a_question_of_a_traced_call_tells_its_span_and_no_other_does() {
+    let server = ScriptedServer::start(|seen| healthy(seen.path())).await;
+    let client = client(&server.url("/"));
+    client.flags().await.unwrap();
+    let (queue, mut spans) = span_queue(8, Counter::default());
+    let tracer = Tracer::new(Sampling::DEFAULT, queue);
+    let call = tracer.root("call");
+    call.around(client.flags()).await.unwrap();
+    drop(call);
+    let span = spans.try_recv().unwrap();
+    assert_eq!(span.name, "/prom_flags HTTP[client]");
+    let call = spans.try_recv().unwrap();
+    assert_eq!(span.parent_span_id, call.span_context.span_id());
+    let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
+    let url = server.url("/api/v1/status/flags");
+    assert!(span.attributes.contains(&KeyValue::new("http.url", url)));
+    let seen = server.seen();
+    assert_eq!(seen[0].header("traceparent"), None);
+    let expected = format!("00-{trace}-{id}-01");
+    assert_eq!(seen[1].header("traceparent"), Some(expected.as_str()));
 }

@@ -653,6 +653,7 @@ async fn a_missing_data_directory_is_an_error_that_names_it() {
         metrics: crate::shipper::ShipperMetrics::default(),
         status: scene.status.clone(),
         faults: Faults::none(),
+        tracer: None,
     };
     let error = Shipper::open(config, dependencies).await.unwrap_err();
     let text = crate::model::ErrorChain(&error).to_string();

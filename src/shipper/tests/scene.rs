@@ -211,6 +211,7 @@ impl Scene {
             metrics: ShipperMetrics::default(),
             status: self.status.clone(),
             faults,
+            tracer: None,
         };
         Shipper::open(config, dependencies).await
     }

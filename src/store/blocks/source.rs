@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::reader::{BlockReader, Step};
 use crate::lifecycle::{blocking, finished};
 use crate::store::{Series, SeriesSource, StoreError};
+use crate::trace::Span;
 
 /// Series of one call. Dropping it ends the reading with the batch that is under way.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct BlockSource {
     readers: Arc<Semaphore>,
     ready: std::vec::IntoIter<Series>,
     under_way: Option<JoinHandle<Read>>,
+    span: Span,
+    sent_series: u64,
 }
 
 /// What came, and the reader for what is next.
@@ -26,12 +29,15 @@ struct Read {
 }
 
 impl BlockSource {
-    /// Begins to read; `readers` bounds how many threads read blocks at once.
-    pub(super) fn new(reader: BlockReader, readers: Arc<Semaphore>) -> Self {
+    /// Begins to read; `readers` bounds how many threads read blocks at once. `span` ends with
+    /// this.
+    pub(super) fn new(reader: BlockReader, readers: Arc<Semaphore>, span: Span) -> Self {
         let mut source = Self {
             readers,
             ready: Vec::new().into_iter(),
             under_way: None,
+            span,
+            sent_series: 0,
         };
         source.read_on(Box::new(reader));
         source
@@ -66,7 +72,8 @@ impl SeriesSource for BlockSource {
             };
             let read = finished(under_way).await;
             self.under_way = None;
-            let step = read.step?;
+            let step = read.step.inspect_err(|error| self.span.fail(error))?;
+            self.sent_series += step.series.len() as u64;
             if !step.is_over {
                 self.read_on(read.reader);
             }
@@ -81,5 +88,6 @@ impl Drop for BlockSource {
         if let Some(under_way) = &self.under_way {
             under_way.abort();
         }
+        self.span.count("processed.series", self.sent_series);
     }
 }

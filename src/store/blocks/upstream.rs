@@ -25,6 +25,7 @@ use crate::store::{
     ListQuery, Listed, PrometheusSource, PrometheusUpstream, QueryRange, Select, Series,
     SeriesSource, StoreError, Upstream,
 };
+use crate::trace::Span;
 
 /// How many threads read blocks at once; more would wait for the same disk.
 const READERS_MAX: usize = 4;
@@ -168,11 +169,16 @@ impl Upstream for LocalUpstream {
             // for the next could wait for each other for ever.
             false => Plan::with_one_remote_range,
         };
-        let (ranges, reader) = self.planned(select.range, shape, open).await?;
+        let span = match self.blocks.is_some() {
+            true => Span::child("read_local_blocks"),
+            false => Span::none(),
+        };
+        let planned = self.planned(select.range, shape, open).await;
+        let (ranges, reader) = planned.inspect_err(|error| span.fail(error))?;
         let mut inputs = Vec::with_capacity(ranges.len() + 1);
         let is_mixed = reader.is_some();
         if let Some(reader) = reader {
-            let source = BlockSource::new(reader, Arc::clone(&self.readers));
+            let source = BlockSource::new(reader, Arc::clone(&self.readers), span);
             inputs.push(Input::new(Source::Blocks(source)));
         }
         for range in ranges {

@@ -4,6 +4,7 @@
 mod block;
 mod bucket;
 mod ca;
+mod collector;
 mod gate;
 mod grpc;
 mod http;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 pub(crate) use block::{BACKFILL_START_S, backfill, backfill_text, copy_block, edit_meta};
 pub(crate) use bucket::{Bucket, assert_whole, ledger_text, ledger_ulids, ulid_directories};
 pub(crate) use ca::{Ca, replace};
+pub(crate) use collector::{Collected, Collector};
 pub(crate) use gate::{Gate, GateState, Reads};
 pub(crate) use grpc::{StoreApi, all_series, messages};
 pub(crate) use http::{get, post};

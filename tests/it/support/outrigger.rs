@@ -86,7 +86,8 @@ impl Outrigger {
         Self::start_command(command.args(arguments))
     }
 
-    fn start_command(command: &mut Command) -> Self {
+    /// As [`Self::start`], by a command that becomes it in the end.
+    pub(crate) fn start_command(command: &mut Command) -> Self {
         let process = Process::spawn("outrigger", command);
         let line = process.wait_for_line("its HTTP address", |line| {
             line.contains("listening for requests and metrics")

@@ -53,6 +53,8 @@ struct Shared {
 struct State {
     harm: Harm,
     requests: Vec<String>,
+    /// Line and headers of each.
+    heads: Vec<(String, String)>,
 }
 
 impl RemoteProxy {
@@ -64,6 +66,7 @@ impl RemoteProxy {
             state: Mutex::new(State {
                 harm: Harm::None,
                 requests: Vec::new(),
+                heads: Vec::new(),
             }),
             changed: Condvar::new(),
             is_closing: AtomicBool::new(false),
@@ -107,6 +110,20 @@ impl RemoteProxy {
         };
         requests.filter(suits).cloned().collect()
     }
+
+    /// The values of a header in the requests so far whose path begins so.
+    pub(crate) fn headers(&self, path: &str, name: &str) -> Vec<String> {
+        let state = self.shared.state.lock().unwrap();
+        let heads = state.heads.iter();
+        let of_path = heads.filter(|(line, _)| {
+            let path_of = line.split(' ').nth(1);
+            path_of.is_some_and(|of| of.starts_with(path))
+        });
+        let headers = of_path.flat_map(|(_, headers)| headers.lines());
+        let pairs = headers.filter_map(|header| header.split_once(": "));
+        let named = pairs.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.trim().to_owned()).collect()
+    }
 }
 
 impl Drop for RemoteProxy {
@@ -125,7 +142,11 @@ impl Shared {
             return Ok(());
         };
         let shown = format!("{line} {}", String::from_utf8_lossy(&body));
-        self.state.lock().unwrap().requests.push(shown);
+        {
+            let mut state = self.state.lock().unwrap();
+            state.requests.push(shown);
+            state.heads.push((line.clone(), headers.clone()));
+        }
         let (status, mut head, answer) = ask(self.upstream, &line, &headers, &body)?;
         let is_read = line.contains("/api/v1/read");
         let harm = if is_read { self.harm() } else { Harm::None };

@@ -15,6 +15,7 @@ use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, RequestLog};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
 use crate::store::{self, BlockMetrics, BlockSet, Gate, RequestLimits, Store};
+use crate::trace::Tracer;
 
 /// The gRPC server and what it serves, not yet listening.
 pub(super) struct GrpcPart {
@@ -70,6 +71,7 @@ impl GrpcPart {
                 max_connection_age: max_connection_age.to_std_or_zero(),
                 jitter_seed,
                 request_log: RequestLog::Off,
+                tracer: None,
             },
             metrics: GrpcMetrics::register(registry, THANOS_METHODS),
             services: GrpcServices::new(GrpcDependencies {
@@ -90,6 +92,12 @@ impl GrpcPart {
     /// The same, telling of calls in the log.
     pub(super) fn with_request_log(mut self, request_log: RequestLog) -> Self {
         self.config.request_log = request_log;
+        self
+    }
+
+    /// The same, with a span for each call.
+    pub(super) fn with_tracer(mut self, tracer: Option<Tracer>) -> Self {
+        self.config.tracer = tracer;
         self
     }
 

@@ -15,6 +15,7 @@ use crate::lifecycle::Drain;
 use crate::objstore::{self, BucketConfig, BucketDependencies, Pace, RequestStats};
 use crate::prometheus::{Client, PeerWatch, await_labels};
 use crate::shipper::{Dependencies, HashFunc, Policy, Shipper, ShipperConfig, ShipperMetrics};
+use crate::trace::Tracer;
 
 /// Parts of files in flight where the flag does not say.
 const UPLOAD_CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
@@ -90,6 +91,7 @@ pub(super) fn build(
         metrics: ShipperMetrics::register(registry),
         status: watch::Sender::default(),
         faults: Faults::default(),
+        tracer: None,
     };
     let config = ShipperConfig {
         data_dir: sidecar.tsdb.path.clone(),
@@ -113,6 +115,14 @@ pub(super) fn build(
         requests,
         flush: None,
     }))
+}
+
+impl ShipperPart {
+    /// The same, with a span for each block.
+    pub(super) fn with_tracer(mut self, tracer: Option<Tracer>) -> Self {
+        self.dependencies.tracer = tracer;
+        self
+    }
 }
 
 fn disk_engine(io: &IoArgs, registry: &mut Registry) -> anyhow::Result<DiskEngine> {

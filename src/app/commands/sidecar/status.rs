@@ -11,7 +11,7 @@ use crate::api::{IoReading, ShippingSource, StatusSources};
 use crate::app::Environment;
 use crate::app::version;
 use crate::lifecycle::Probe;
-use crate::model::{IoStatus, ReloadStatus};
+use crate::model::{ConfinementStatus, IoStatus, ReloadStatus};
 use crate::prometheus::{BaseUrl, PeerWatch};
 
 /// The parts that are shown.
@@ -25,6 +25,7 @@ pub(super) struct Shown<'a> {
     pub(super) grpc: &'a GrpcPart,
     pub(super) shipper: Option<&'a ShipperPart>,
     pub(super) reloader: Option<watch::Receiver<ReloadStatus>>,
+    pub(super) confined: ConfinementStatus,
 }
 
 /// Where the page gets what it shows.
@@ -38,6 +39,7 @@ pub(super) fn sources(shown: Shown<'_>) -> StatusSources {
         grpc,
         shipper,
         reloader,
+        confined,
     } = shown;
     StatusSources {
         version: version::VERSION,
@@ -55,6 +57,7 @@ pub(super) fn sources(shown: Shown<'_>) -> StatusSources {
         io: shipper.map(io_reading),
         local_blocks: grpc.blocks().map(|blocks| blocks.status()),
         reloader,
+        confinement: confined,
         series_calls: grpc.series_calls().clone(),
         list_calls: grpc.list_calls().clone(),
     }

@@ -148,6 +148,7 @@ fn serve_through(
             partial_bytes: Arc::new(AtomicUsize::new(0)),
             failures: FailureLog::default(),
             request_log: RequestLog::Off,
+            tracer: None,
         }),
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         age_max: None,

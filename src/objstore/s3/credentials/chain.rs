@@ -21,6 +21,7 @@ use http::Uri;
 
 use super::CredentialsError;
 use super::container::{Container, ContainerError};
+use super::files::{self, shared_path};
 use super::sdk::SdkClient;
 use crate::model::Clock;
 use crate::net::http::ClientConfig;
@@ -37,9 +38,6 @@ const METADATA_ATTEMPTS: u32 = 3;
 const METADATA_TOKEN_TTL: Duration = Duration::from_secs(21_600);
 const METADATA_ENDPOINT: &str = "http://169.254.169.254";
 const METADATA_ENDPOINT_V6: &str = "http://[fd00:ec2::254]";
-
-/// A shared file is some hundred bytes.
-const SHARED_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where to look for credentials and with what.
 pub(in crate::objstore) struct ChainSettings {
@@ -175,7 +173,8 @@ impl Sources {
         let mut profiles = Builder::new();
         let mut read = Vec::new();
         for (name, default, kind) in files {
-            let Some(path) = self.shared_path(name, default) else {
+            let variable = |name: &str| self.variable(name);
+            let Some(path) = shared_path(&variable, name, default) else {
                 continue;
             };
             match read_shared(path.clone()).await {
@@ -208,17 +207,6 @@ impl Sources {
     }
 
     /// Where a shared file is: as the variable says, else in the home directory.
-    fn shared_path(&self, name: &str, default: &str) -> Option<PathBuf> {
-        let home = || self.variable("HOME").map(PathBuf::from);
-        match self.variable(name) {
-            Some(path) => match path.strip_prefix("~/") {
-                Some(rest) => Some(home()?.join(rest)),
-                None => Some(PathBuf::from(path)),
-            },
-            None => Some(home()?.join(".aws").join(default)),
-        }
-    }
-
     async fn web_identity(&self) -> Answer {
         let Some(token_file) = self.variable("AWS_WEB_IDENTITY_TOKEN_FILE") else {
             return Answer::None("AWS_WEB_IDENTITY_TOKEN_FILE is not set".to_owned());
@@ -342,20 +330,10 @@ struct SharedFileError {
 /// `None` where there is no such file.
 async fn read_shared(path: PathBuf) -> Result<Option<String>, SharedFileError> {
     let named = path.clone();
-    let failed = |source| SharedFileError {
+    let read = tokio::task::spawn_blocking(move || files::read_shared(&path));
+    let read = read.await.map_err(std::io::Error::other).flatten();
+    read.map_err(|source| SharedFileError {
         path: named,
         source,
-    };
-    let read = tokio::task::spawn_blocking(move || {
-        use std::io::Read as _;
-        let mut text = String::new();
-        let file = std::fs::File::open(path)?;
-        file.take(SHARED_FILE_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
-    });
-    match read.await.map_err(std::io::Error::other).flatten() {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
+    })
 }

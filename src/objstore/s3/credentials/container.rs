@@ -28,7 +28,7 @@ const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
-const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+pub(super) const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 const ECS_BASE: &str = "http://169.254.170.2";
 
 /// Besides loopback the hosts that may be asked without TLS: ECS, and EKS Pod Identity.
