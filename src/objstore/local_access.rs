@@ -38,11 +38,11 @@ impl BucketConfig {
             let value = raw(name)?.into_string().ok()?;
             Some(value).filter(|value| !value.is_empty())
         };
+        let files = |http: &HttpConfig| http.files().map(ToOwned::to_owned).collect::<Vec<_>>();
         match &self.provider {
             Provider::Filesystem { directory } => access.written.push(directory.clone()),
             Provider::S3(settings) => {
-                let files = settings.http.files().map(ToOwned::to_owned);
-                access.files.extend(files);
+                access.files.extend(files(&settings.http));
                 if let CredentialsConfig::Chain { .. } = settings.credentials {
                     let found = CredentialFiles::look(&variable);
                     access.files.extend(found.files);
@@ -54,11 +54,6 @@ impl BucketConfig {
                     access.directories.extend(found.directory);
                 }
             }
-            Provider::Gcs(_) | Provider::Azure(_) | Provider::Swift(_) => {}
-        }
-        let files = |http: &HttpConfig| http.files().map(ToOwned::to_owned).collect::<Vec<_>>();
-        match &self.provider {
-            Provider::Filesystem { .. } | Provider::S3(_) => {}
             Provider::Gcs(settings) => {
                 access.files.extend(files(&settings.http));
                 access.files.extend(settings.access.token_file(raw));
