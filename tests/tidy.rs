@@ -97,6 +97,7 @@ const ROOT_REQUIRED: &[&str] = &[
     "build.rs",
     "clippy.toml",
     "deny.toml",
+    "docs",
     "rust-toolchain.toml",
     "rustfmt.toml",
     "src",

@@ -9,8 +9,8 @@ use crate::model::{BlockId, ErrorChain};
 use crate::trace::Span;
 
 impl Shipper {
-    /// Ships a block, for which these flushed ones leave the bucket; in a span of its own, as nobody
-    /// asked for it.
+    /// Ships a block, for which these flushed ones leave the bucket; in a span of its own, as
+    /// nobody asked for it.
     pub(super) async fn ship(
         &mut self,
         candidate: &Candidate,

@@ -15,6 +15,7 @@ mod bench;
 mod block;
 mod cli;
 mod confinement;
+mod docs;
 mod flush;
 mod golden;
 mod grpc;

@@ -50,6 +50,13 @@ pub(crate) fn differences(exposition: &str, uploads: bool) -> Vec<String> {
     found
 }
 
+/// Whether the reference has a metric of this name.
+pub(crate) fn is_of_the_reference(name: &str) -> bool {
+    ["always", "uploads"]
+        .iter()
+        .any(|section| golden(section).contains_key(name))
+}
+
 /// The families of an exposition in the text format.
 pub(crate) fn families(exposition: &str) -> BTreeMap<String, Family> {
     let mut families = BTreeMap::<String, Family>::new();

@@ -25,6 +25,7 @@ const REFRESH: &str = "<meta http-equiv=\"refresh\" content=\"5\">\n";
 /// What a browser applies; its hash is in the policy that the page is sent with.
 pub(super) const STYLE: &str = include_str!("page.css");
 
+const REVISION_BYTES_SHOWN: usize = 12;
 const BLOCKS_SHOWN_MAX: usize = 40;
 const LABELS_SHOWN_MAX: usize = 20;
 const FAILURES_SHOWN_MAX: usize = 5;
@@ -93,7 +94,10 @@ fn header(page: &mut Markup, facts: &Facts) {
     page.raw("<header>\n<h1>outrigger: ");
     badge(page, class, text);
     page.raw("</h1>\n<div>version ").text(process.version);
-    page.raw(" (").cut(process.revision, NAME_BYTES_MAX);
+    // As git abbreviates it; whole in the document.
+    let revision = process.revision;
+    let revision = revision.get(..REVISION_BYTES_SHOWN).unwrap_or(revision);
+    page.raw(" (").cut(revision, NAME_BYTES_MAX);
     page.raw("), stands in for thanos sidecar ")
         .text(process.stands_in_for);
     page.raw(" · up ").text(Span(process.uptime_seconds));

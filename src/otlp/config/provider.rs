@@ -1,5 +1,5 @@
-//! `type: OTLP`: the keys of the reference, and what OpenTelemetry's variables say where one is left
-//! out.
+//! `type: OTLP`: the keys of the reference, and what OpenTelemetry's variables say where one is
+//! left out.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -242,6 +242,11 @@ pub(crate) fn promtool(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Where promtool is.
+pub(crate) fn promtool_path() -> &'static Path {
+    &programs().promtool
+}
+
 /// Whether promtool ends well.
 pub(crate) fn promtool_accepts(arguments: &[&str]) -> bool {
     let output = Command::new(&programs().promtool).args(arguments).output();
