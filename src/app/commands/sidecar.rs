@@ -12,7 +12,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 
 use grpc::GrpcPart;
-use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
 use spans::TracingPart;
 
@@ -166,10 +165,7 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
-    let ReloaderPart {
-        reloader,
-        status: reload_status,
-    } = reloader::build(
+    let reloading = reloader::build(
         &sidecar.reloader,
         environment,
         client.clone(),
@@ -192,12 +188,12 @@ async fn build(
         probe: &probe,
         grpc: &grpc,
         shipper: shipper.as_ref(),
-        reloader: reload_status,
+        reloader: reloading.status,
         confined,
     });
     Ok(Parts {
         signals,
-        reloader,
+        reloader: reloading.reloader,
         endpoints: Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources),
         http,
         access,
