@@ -6,7 +6,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Gate, GateState, Outrigger, Prometheus, PrometheusSetup, Site, eventually, ulid_directories,
+    Gate, GateState, Outrigger, Prometheus, PrometheusSetup, Reads, Site, eventually,
+    ulid_directories,
 };
 
 const FLUSH: &str = "--shipper.flush-on-shutdown";
@@ -129,7 +130,7 @@ fn a_second_signal_and_the_timeout_cut_it_short() {
         let timeout = format!("--shipper.flush-timeout={timeout}");
         let mut outrigger = site.start(gate.address(), &[FLUSH, &timeout]);
         outrigger.wait_for_metric("thanos_shipper_dir_syncs_total", |syncs| syncs >= 1.0);
-        gate.set(GateState::Stuck);
+        gate.set_reads(Reads::Held);
         outrigger.process.signal(Signal::TERM);
         let begun = |line: &str| line.contains("flushing the head");
         outrigger.process.wait_for_line("the flush", begun);
@@ -147,7 +148,6 @@ fn a_second_signal_and_the_timeout_cut_it_short() {
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains(told), "{log}");
         // The next start removes what it may have left, and the note of it.
-        gate.set(GateState::Open(prometheus.address()));
         let outrigger = site.start(gate.address(), &[]);
         outrigger.wait_for_metric("thanos_shipper_dir_syncs_total", |syncs| syncs >= 1.0);
         assert!(!site.data.join("outrigger.flushed.json").exists());

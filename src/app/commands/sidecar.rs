@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 
 use grpc::GrpcPart;
+use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
 use spans::TracingPart;
 
@@ -165,7 +166,7 @@ async fn build(
         probe.clone(),
         peer_metrics,
     );
-    let reloading = reloader::build(
+    let ReloaderPart { reloader, status } = reloader::build(
         &sidecar.reloader,
         environment,
         client.clone(),
@@ -188,12 +189,12 @@ async fn build(
         probe: &probe,
         grpc: &grpc,
         shipper: shipper.as_ref(),
-        reloader: reloading.status,
+        reloader: status,
         confined,
     });
     Ok(Parts {
         signals,
-        reloader: reloading.reloader,
+        reloader,
         endpoints: Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources),
         http,
         access,

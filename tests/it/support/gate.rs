@@ -22,7 +22,7 @@ pub(crate) enum GateState {
     Open(SocketAddr),
 }
 
-/// What happens to remote reads through an open gate, decided when they are asked.
+/// What happens to remote reads and snapshots through an open gate, decided when they are asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reads {
     /// Handed on like everything else.
@@ -171,13 +171,13 @@ fn hand_on(client: TcpStream, upstream: SocketAddr, shared: &Shared) {
     down.join().unwrap();
 }
 
-/// As [`pump`], but a remote read may be kept from the server. Requests are small and written
+/// As [`pump`], but a remote read or snapshot may be kept from the server. Requests are small and written
 /// whole, so one begins where a read does.
 fn pump_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = client.read(&mut bytes) {
         let reads = *shared.reads.lock().unwrap();
-        if reads != Reads::HandedOn && bytes[..count].starts_with(b"POST /api/v1/read ") {
+        if reads != Reads::HandedOn && is_long(&bytes[..count]) {
             let reading = client.try_clone().unwrap();
             shared.reading.lock().unwrap().push(reading);
             shared.open_reads.fetch_add(1, Ordering::SeqCst);
@@ -195,6 +195,13 @@ fn pump_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared) 
     }
     // Either side may be gone already.
     drop(server.shutdown(Shutdown::Write));
+}
+
+/// Whether a request is for a remote read or a snapshot, which take their time.
+fn is_long(request: &[u8]) -> bool {
+    let paths = ["/api/v1/read", "/api/v1/admin/tsdb/snapshot"];
+    let mut heads = paths.map(|path| format!("POST {path} ")).into_iter();
+    heads.any(|head| request.starts_with(head.as_bytes()))
 }
 
 /// Copies until either side is gone, then tells the other.
