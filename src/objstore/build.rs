@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-use super::s3::ChainSettings;
+use super::azure::{AzureIdentity, AzureWire};
+use super::gcs::{GcsIdentity, GcsWire};
+use super::s3::{ChainSettings, S3Wire, SdkClient};
+use super::swift::SwiftWire;
 use super::{
-    Bucket, BucketConfig, BucketMetrics, ConfigError, CredentialsConfig, FilesystemBucket,
-    Instrumented, Pace, PayloadSigning, Prefixed, Provider, RequestStats, Retrying, S3Bucket,
-    S3ConfigError, S3Credentials, S3Limits, S3Settings,
+    AzureConfigError, AzureSettings, Bucket, BucketConfig, BucketMetrics, ConfigError,
+    CredentialsConfig, FilesystemBucket, GcsConfigError, GcsSettings, HttpConfig, Instrumented,
+    Pace, PayloadSigning, Prefixed, Provider, RequestStats, Retrying, S3Bucket, S3Config,
+    S3ConfigError, S3Credentials, S3Limits, S3Settings, SwiftConfigError, SwiftSettings, vendors,
 };
 use crate::disk::DiskEngine;
 use crate::model::Clock;
-use crate::net::ClientTls;
-use crate::net::http::{HttpClient, Proxy};
+use crate::net::http::{ClientConfig, HttpClient, Proxy};
+use crate::net::{ClientTls, TlsError};
 
 /// How long a server may take no byte of a body, or give none of an answer that has begun. Slow is
 /// fine, standing still is not.
@@ -50,8 +54,8 @@ pub struct BucketDependencies<'a> {
     pub requests: RequestStats,
 }
 
-/// Builds the bucket with all its decorators: `Instrumented(Prefixed(Retrying(provider)))`; S3
-/// without `Retrying`, as it retries each request by itself.
+/// Builds the bucket with all its decorators: `Instrumented(Prefixed(Retrying(provider)))`; stores
+/// over HTTP without `Retrying`, as their client retries each request by itself.
 ///
 /// Nothing is sent: a bucket that can't be reached shows at the first operation.
 ///
@@ -72,6 +76,9 @@ pub fn build(
             dependencies.jitter_seed,
         )),
         Provider::S3(settings) => Arc::new(s3_bucket(settings, &dependencies)?),
+        Provider::Gcs(settings) => Arc::new(gcs_bucket(settings, &dependencies)?),
+        Provider::Azure(settings) => Arc::new(azure_bucket(settings, &dependencies)?),
+        Provider::Swift(settings) => Arc::new(swift_bucket(settings, &dependencies)?),
     };
     let BucketDependencies {
         registry, clock, ..
@@ -87,25 +94,128 @@ fn s3_bucket(
 ) -> Result<S3Bucket, S3ConfigError> {
     let variable = &dependencies.variable;
     let proxy = Proxy::from_environment(&|name| variable(name))?;
-    let limits = S3Limits {
-        parts_in_flight: settings.http.bodies_max(dependencies.parts_in_flight),
-        body_bytes_max: dependencies.body_bytes_max,
-        pace: dependencies.pace.clone(),
-        stall_timeout: STALL_TIMEOUT,
-        response_header_timeout: settings.http.response_header_timeout(),
-    };
     let mut client = settings.client.clone();
     client.payload_signing = dependencies.payload_signing;
     let http = settings.http.client(proxy.clone())?;
+    let credentials = s3_credentials(settings, dependencies, proxy)?;
+    let bucket = over_http(client, &settings.http, http, credentials, dependencies);
+    let wire = S3Wire {
+        remedy: vendors::remedy(settings.kind),
+    };
+    Ok(bucket
+        .speaking(Arc::new(wire))
+        .labelled(settings.label.clone()))
+}
+
+fn gcs_bucket(
+    settings: &GcsSettings,
+    dependencies: &BucketDependencies<'_>,
+) -> Result<S3Bucket, GcsConfigError> {
+    let variable = &*dependencies.variable;
+    let proxy = Proxy::from_environment(&|name| variable(name))?;
+    let http = settings.http.client(proxy)?;
+    let identity = GcsIdentity::new(
+        &settings.access,
+        variable,
+        credentials_client(&http)?,
+        dependencies.clock.clone(),
+    )?;
+    let client = settings.placed(identity.universe.as_deref(), variable)?;
+    let anonymous = S3Credentials::anonymous();
+    let bucket = over_http(client, &settings.http, http, anonymous, dependencies);
+    Ok(bucket.speaking(Arc::new(GcsWire::new(identity))))
+}
+
+fn azure_bucket(
+    settings: &AzureSettings,
+    dependencies: &BucketDependencies<'_>,
+) -> Result<S3Bucket, AzureConfigError> {
+    let variable = &*dependencies.variable;
+    let proxy = Proxy::from_environment(&|name| variable(name))?;
+    let http = settings.http.client(proxy)?;
+    let identity = AzureIdentity::new(
+        &settings.access,
+        variable,
+        credentials_client(&http)?,
+        dependencies.clock.clone(),
+    )?;
+    let client = settings.client.clone();
+    let wire = AzureWire::new(identity, &settings.base, &client.bucket, settings.creates);
+    let anonymous = S3Credentials::anonymous();
+    let bucket = over_http(client, &settings.http, http, anonymous, dependencies);
+    Ok(bucket.speaking(Arc::new(wire)))
+}
+
+/// Keystone is reached as the store is, as in the reference.
+fn swift_bucket(
+    settings: &SwiftSettings,
+    dependencies: &BucketDependencies<'_>,
+) -> Result<S3Bucket, SwiftConfigError> {
+    let variable = &*dependencies.variable;
+    let proxy = Proxy::from_environment(&|name| variable(name))?;
+    let mut http = settings.http.client(proxy)?;
+    http.connect_timeout = Some(settings.connect_timeout);
+    let client = settings.client.clone();
+    let wire = SwiftWire::new(
+        &settings.access,
+        SdkClient::new(http.clone()),
+        dependencies.clock.clone(),
+        (&client.bucket, &settings.segments),
+        settings.dynamic,
+    );
+    let anonymous = S3Credentials::anonymous();
+    let mut limits = limits(&settings.http, dependencies);
+    limits.stall_timeout = settings.timeout;
+    let bucket = with_limits(client, http, anonymous, limits, dependencies);
+    Ok(bucket.speaking(Arc::new(wire)))
+}
+
+/// The bucket's client, which all stores over HTTP share.
+fn over_http(
+    client: S3Config,
+    settings: &HttpConfig,
+    http: ClientConfig,
+    credentials: S3Credentials,
+    dependencies: &BucketDependencies<'_>,
+) -> S3Bucket {
+    let limits = limits(settings, dependencies);
+    with_limits(client, http, credentials, limits, dependencies)
+}
+
+fn limits(http: &HttpConfig, dependencies: &BucketDependencies<'_>) -> S3Limits {
+    S3Limits {
+        parts_in_flight: http.bodies_max(dependencies.parts_in_flight),
+        body_bytes_max: dependencies.body_bytes_max,
+        pace: dependencies.pace.clone(),
+        stall_timeout: STALL_TIMEOUT,
+        response_header_timeout: http.response_header_timeout(),
+    }
+}
+
+fn with_limits(
+    client: S3Config,
+    http: ClientConfig,
+    credentials: S3Credentials,
+    limits: S3Limits,
+    dependencies: &BucketDependencies<'_>,
+) -> S3Bucket {
     let bucket = S3Bucket::new(
         client,
         HttpClient::new(http),
-        s3_credentials(settings, dependencies, proxy)?,
+        credentials,
         limits,
         dependencies.clock.clone(),
         dependencies.jitter_seed,
     );
-    Ok(bucket.counted(dependencies.requests.clone()))
+    bucket.counted(dependencies.requests.clone())
+}
+
+/// Services that give tokens are not the bucket's server, so its CA and our certificate for it do
+/// not count there.
+fn credentials_client(http: &ClientConfig) -> Result<SdkClient, TlsError> {
+    let mut http = http.clone();
+    http.tls = ClientTls::default().build()?.http1_only();
+    Ok(SdkClient::new(http))
 }
 
 /// Services that give credentials are reached through the same proxies. They are not the bucket's

@@ -10,20 +10,15 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::azure::AzureKeys;
+use super::gcs::GcsKeys;
 use super::s3::S3Keys;
-use super::{InvalidKey, S3ConfigError, S3Settings};
-
-/// Types of the reference that are not built here yet.
-const NOT_BUILT_YET: [&str; 8] = [
-    "GCS",
-    "AZURE",
-    "SWIFT",
-    "COS",
-    "ALIYUNOSS",
-    "BOS",
-    "OCI",
-    "OBS",
-];
+use super::swift::SwiftKeys;
+use super::vendors::{BosKeys, CosKeys, ObsKeys, OciKeys, OssKeys};
+use super::{
+    AzureConfigError, AzureSettings, GcsConfigError, GcsSettings, InvalidKey, S3Config,
+    S3ConfigError, S3Settings, SwiftConfigError, SwiftSettings, VendorConfigError,
+};
 
 /// A parsed document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +40,14 @@ pub enum Provider {
         /// bucket's name, so it is cleaned as the reference does: by its text alone.
         directory: PathBuf,
     },
-    /// `type: S3`.
+    /// `type: S3`, and the stores that speak it.
     S3(Box<S3Settings>),
+    /// `type: GCS`.
+    Gcs(Box<GcsSettings>),
+    /// `type: AZURE`.
+    Azure(Box<AzureSettings>),
+    /// `type: SWIFT`.
+    Swift(Box<SwiftSettings>),
 }
 
 /// The document can't be used. Start-up ends with it.
@@ -58,18 +59,29 @@ pub enum ConfigError {
     /// A type that no version of the reference knows.
     #[error("bucket with type {0} is not supported")]
     UnknownType(String),
-    /// A type that the reference knows and this version does not have.
-    #[error(
-        "create {0} client: this version of outrigger ships to S3 and FILESYSTEM buckets only; \
-         keep the previous sidecar on this host until the release that has {0}"
-    )]
-    NotBuiltYet(String),
     /// FILESYSTEM without a directory.
     #[error("create FILESYSTEM client: missing directory for filesystem bucket")]
     MissingDirectory,
     /// S3 with something that can't be.
     #[error("create S3 client")]
     S3(#[from] S3ConfigError),
+    /// GCS with something that can't be.
+    #[error("create GCS client")]
+    Gcs(#[from] GcsConfigError),
+    /// AZURE with something that can't be.
+    #[error("create AZURE client")]
+    Azure(#[from] AzureConfigError),
+    /// SWIFT with something that can't be.
+    #[error("create SWIFT client")]
+    Swift(#[from] SwiftConfigError),
+    /// A store that speaks S3, with something that can't be.
+    #[error("create {kind} client")]
+    Vendor {
+        /// The type.
+        kind: &'static str,
+        /// Why.
+        source: Box<VendorConfigError>,
+    },
     /// The prefix can't begin an object's name.
     #[error("the prefix")]
     Prefix(#[from] InvalidKey),
@@ -95,43 +107,149 @@ struct FilesystemKeys {
 }
 
 impl BucketConfig {
+    fn new(provider: Provider, prefix: Option<String>, warnings: Vec<String>) -> Self {
+        Self {
+            provider,
+            prefix: prefix.unwrap_or_default(),
+            warnings,
+        }
+    }
+
     /// Parses the document. A relative directory is taken from `working_directory`.
     ///
     /// # Errors
-    /// Where it is not YAML, has an unknown key, or its type is unknown or not built yet.
+    /// Where it is not YAML, has an unknown key, or its type is unknown.
     pub fn parse(yaml: &str, working_directory: &Path) -> Result<Self, ConfigError> {
         let outline: Document<IgnoredAny> = parse_yaml(yaml)?;
         let kind = outline.kind.to_ascii_uppercase();
         match kind.as_str() {
-            "FILESYSTEM" => {
-                let document: Document<FilesystemKeys> = parse_yaml(yaml)?;
-                let keys = document.config.unwrap_or_default();
-                let warnings = keys.unknown.keys().map(|key| {
-                    format!("unknown key `{key}` in the FILESYSTEM bucket configuration is ignored")
-                });
-                let directory = keys.directory.filter(|directory| !directory.is_empty());
-                let directory = directory.ok_or(ConfigError::MissingDirectory)?;
-                Ok(Self {
-                    provider: Provider::Filesystem {
-                        directory: cleaned(&working_directory.join(directory)),
-                    },
-                    prefix: document.prefix.unwrap_or_default(),
-                    warnings: warnings.collect(),
-                })
-            }
+            "FILESYSTEM" => Self::filesystem(yaml, working_directory),
             "S3" => {
                 let document: Document<S3Keys> =
                     read_yaml(yaml).map_err(|error| S3ConfigError::Yaml(Box::new(error)))?;
+                let prefix = document.prefix;
                 let keys = document.config.unwrap_or_default();
                 let (settings, warnings) = keys.settings(working_directory)?;
-                Ok(Self {
-                    provider: Provider::S3(Box::new(settings)),
-                    prefix: document.prefix.unwrap_or_default(),
+                Ok(Self::new(
+                    Provider::S3(Box::new(settings)),
+                    prefix,
                     warnings,
-                })
+                ))
             }
-            known if NOT_BUILT_YET.contains(&known) => Err(ConfigError::NotBuiltYet(kind)),
+            "GCS" => {
+                let document: Document<GcsKeys> =
+                    read_yaml(yaml).map_err(|error| GcsConfigError::Yaml(Box::new(error)))?;
+                let prefix = document.prefix;
+                let keys = document.config.unwrap_or_default();
+                let (settings, warnings) = keys.settings(working_directory)?;
+                Ok(Self::new(
+                    Provider::Gcs(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
+            }
+            "AZURE" => {
+                let document: Document<AzureKeys> =
+                    read_yaml(yaml).map_err(|error| AzureConfigError::Yaml(Box::new(error)))?;
+                let prefix = document.prefix;
+                let (settings, warnings) = document.config.unwrap_or_default().settings()?;
+                Ok(Self::new(
+                    Provider::Azure(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
+            }
+            "SWIFT" => {
+                let document: Document<SwiftKeys> =
+                    read_yaml(yaml).map_err(|error| SwiftConfigError::Yaml(Box::new(error)))?;
+                let prefix = document.prefix;
+                let (settings, warnings) = document.config.unwrap_or_default().settings()?;
+                Ok(Self::new(
+                    Provider::Swift(Box::new(settings)),
+                    prefix,
+                    warnings,
+                ))
+            }
+            "ALIYUNOSS" => vendor("ALIYUNOSS", yaml, OssKeys::settings),
+            "BOS" => vendor("BOS", yaml, BosKeys::settings),
+            "COS" => vendor("COS", yaml, CosKeys::settings),
+            "OBS" => vendor("OBS", yaml, ObsKeys::settings),
+            "OCI" => vendor("OCI", yaml, |keys: OciKeys| Err(keys.refused())),
             _ => Err(ConfigError::UnknownType(outline.kind)),
+        }
+    }
+
+    fn filesystem(yaml: &str, working_directory: &Path) -> Result<Self, ConfigError> {
+        let document: Document<FilesystemKeys> = parse_yaml(yaml)?;
+        let keys = document.config.unwrap_or_default();
+        let warnings = keys.unknown.keys().map(|key| {
+            format!("unknown key `{key}` in the FILESYSTEM bucket configuration is ignored")
+        });
+        let directory = keys.directory.filter(|directory| !directory.is_empty());
+        let directory = directory.ok_or(ConfigError::MissingDirectory)?;
+        Ok(Self {
+            provider: Provider::Filesystem {
+                directory: cleaned(&working_directory.join(directory)),
+            },
+            prefix: document.prefix.unwrap_or_default(),
+            warnings: warnings.collect(),
+        })
+    }
+}
+
+/// The document of a store that speaks S3.
+fn vendor<K: Default + DeserializeOwned>(
+    kind: &'static str,
+    yaml: &str,
+    settings: impl FnOnce(K) -> Result<(S3Settings, Vec<String>), VendorConfigError>,
+) -> Result<BucketConfig, ConfigError> {
+    let failed = |error| ConfigError::Vendor {
+        kind,
+        source: Box::new(error),
+    };
+    let document: Document<K> = read_yaml(yaml).map_err(|error| {
+        let source = Box::new(error);
+        failed(VendorConfigError::Yaml { kind, source })
+    })?;
+    let prefix = document.prefix;
+    let (settings, warnings) = settings(document.config.unwrap_or_default()).map_err(failed)?;
+    let provider = Provider::S3(Box::new(settings));
+    Ok(BucketConfig::new(provider, prefix, warnings))
+}
+
+// === impl Provider ===
+
+impl Provider {
+    /// The type, as documents name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Filesystem { .. } => "FILESYSTEM",
+            Self::S3(settings) => settings.kind,
+            Self::Gcs(_) => "GCS",
+            Self::Azure(_) => "AZURE",
+            Self::Swift(_) => "SWIFT",
+        }
+    }
+
+    /// What is sent, where that is over a network.
+    pub fn client(&self) -> Option<&S3Config> {
+        match self {
+            Self::Filesystem { .. } => None,
+            Self::S3(settings) => Some(&settings.client),
+            Self::Gcs(settings) => Some(&settings.client),
+            Self::Azure(settings) => Some(&settings.client),
+            Self::Swift(settings) => Some(&settings.client),
+        }
+    }
+
+    /// As [`Provider::client`], to change it.
+    pub fn client_mut(&mut self) -> Option<&mut S3Config> {
+        match self {
+            Self::Filesystem { .. } => None,
+            Self::S3(settings) => Some(&mut settings.client),
+            Self::Gcs(settings) => Some(&mut settings.client),
+            Self::Azure(settings) => Some(&mut settings.client),
+            Self::Swift(settings) => Some(&mut settings.client),
         }
     }
 }
@@ -230,14 +348,21 @@ mod tests {
         assert!(matches!(parse("type: TAPE\n"), Err(ConfigError::UnknownType(t)) if t == "TAPE"));
         let text = parse("config: {}\n").unwrap_err().to_string();
         assert_eq!(text, "bucket with type  is not supported");
-        for kind in NOT_BUILT_YET {
+        for kind in [
+            "GCS",
+            "AZURE",
+            "SWIFT",
+            "COS",
+            "ALIYUNOSS",
+            "BOS",
+            "OCI",
+            "OBS",
+            "S3",
+        ] {
             let text = parse(&format!("type: {kind}\nconfig: {{}}\n"))
                 .unwrap_err()
                 .to_string();
-            assert!(
-                text.starts_with(&format!("create {kind} client: ")),
-                "{text}"
-            );
+            assert_eq!(text, format!("create {kind} client"));
         }
         for empty in [
             "type: FILESYSTEM\n",

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::s3::CredentialFiles;
-use super::{BucketConfig, CredentialsConfig, Provider};
+use super::{BucketConfig, CredentialsConfig, HttpConfig, Provider};
 
 /// Variables that name files of credentials, of all vendors' libraries.
 const CREDENTIAL_VARIABLES: [&str; 3] = [
@@ -33,15 +33,16 @@ impl BucketConfig {
     /// What this bucket needs of this host, as variables and files say now.
     pub fn local_access(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> LocalAccess {
         let mut access = LocalAccess::default();
+        let raw = variable;
         let variable = |name: &str| {
-            let value = variable(name)?.into_string().ok()?;
+            let value = raw(name)?.into_string().ok()?;
             Some(value).filter(|value| !value.is_empty())
         };
+        let files = |http: &HttpConfig| http.files().map(ToOwned::to_owned).collect::<Vec<_>>();
         match &self.provider {
             Provider::Filesystem { directory } => access.written.push(directory.clone()),
             Provider::S3(settings) => {
-                let files = settings.http.files().map(ToOwned::to_owned);
-                access.files.extend(files);
+                access.files.extend(files(&settings.http));
                 if let CredentialsConfig::Chain { .. } = settings.credentials {
                     let found = CredentialFiles::look(&variable);
                     access.files.extend(found.files);
@@ -53,6 +54,12 @@ impl BucketConfig {
                     access.directories.extend(found.directory);
                 }
             }
+            Provider::Gcs(settings) => {
+                access.files.extend(files(&settings.http));
+                access.files.extend(settings.access.token_file(raw));
+            }
+            Provider::Azure(settings) => access.files.extend(files(&settings.http)),
+            Provider::Swift(settings) => access.files.extend(files(&settings.http)),
         }
         let home = variable("HOME").map(|home| PathBuf::from(home).join(GCLOUD_DEFAULT));
         access.files.extend(home.filter(|path| path.is_file()));
@@ -101,6 +108,35 @@ mod tests {
             access(&keys, &[token]).files,
             expected[..3].iter().map(PathBuf::from).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn other_stores_read_their_certificates_and_a_workloads_token() {
+        let tls = "http_config: {tls_config: {ca_file: /c/ca}}";
+        let workload = r#"{"type":"external_account","audience":"a","subject_token_type":"t",
+            "token_url":"https://t","credential_source":{"file":"/run/subject"}}"#;
+        for (document, expected) in [
+            (
+                format!(
+                    "type: GCS\nconfig:\n  bucket: b\n  {tls}\n  service_account: '{workload}'\n"
+                ),
+                &["/c/ca", "/run/subject"][..],
+            ),
+            (
+                format!("type: AZURE\nconfig:\n  storage_account: a\n  container: c\n  {tls}\n"),
+                &["/c/ca"],
+            ),
+            (
+                format!(
+                    "type: SWIFT\nconfig:\n  auth_url: https://k/v3\n  container_name: c\n  \
+                     user_id: u\n  password: p\n  {tls}\n"
+                ),
+                &["/c/ca"],
+            ),
+        ] {
+            let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(access(&document, &[]).files, expected, "{document}");
+        }
     }
 
     #[test]

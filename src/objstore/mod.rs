@@ -4,6 +4,7 @@
 //! (contract `objstore.md`). Decorators add what every provider needs: [`Instrumented`],
 //! [`Prefixed`], [`Retrying`], in the order `Instrumented(Prefixed(Retrying(provider)))`.
 
+mod azure;
 mod bucket;
 mod build;
 mod config;
@@ -11,6 +12,7 @@ mod error;
 mod filesystem;
 #[cfg(any(test, feature = "testing"))]
 mod flaky;
+mod gcs;
 mod instrument;
 mod key;
 mod local_access;
@@ -19,11 +21,21 @@ mod pace;
 mod prefix;
 mod request_stats;
 mod retry;
+mod rsa;
 mod s3;
+mod small_file;
+mod swift;
+mod token;
+mod vendors;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod testbed;
 
+pub use azure::{AzureAccess, AzureConfigError, AzureCredentialsError, AzureSettings};
 pub use bucket::{
     Attributes, Bucket, ByteRuns, ListEntry, Listing, Look, MemorySource, NoProgress, ObjectReader,
     SourceError, UploadProgress, UploadSource, Uploaded,
@@ -34,6 +46,7 @@ pub use error::{BucketError, ErrorKind};
 pub use filesystem::FilesystemBucket;
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Flaky, Operation, Outcome};
+pub use gcs::{GcsAccess, GcsConfigError, GcsSettings};
 pub use instrument::{BucketMetrics, Instrumented};
 pub use key::{InvalidKey, ObjectKey};
 pub use local_access::LocalAccess;
@@ -42,10 +55,15 @@ pub use pace::Pace;
 pub use prefix::Prefixed;
 pub use request_stats::{LatencyHistogram, RequestStats, RequestTotals};
 pub use retry::Retrying;
+pub use rsa::{RsaKey, RsaKeyError};
 pub use s3::{
     Addressing, CredentialsConfig, CredentialsError, Encryption, HttpConfig, InvalidMetadata,
     ListVersion, Mismatch, PayloadSigning, Refusal, S3_PART_BYTES_DEFAULT, S3Bucket, S3Config,
     S3ConfigError, S3Credentials, S3Error, S3Fault, S3Integrity, S3Limits, S3Settings, XmlError,
 };
 #[cfg(any(test, feature = "testing"))]
-pub use s3::{Checksums, FakeS3, Fault, PlainHttp, SeenRequest, signed_headers, summed};
+pub use s3::{
+    Checksums, FakeS3, Fault, PlainHttp, SeenRequest, service_account, signed_headers, summed,
+};
+pub use swift::{SwiftAccess, SwiftConfigError, SwiftLogin, SwiftSettings};
+pub use vendors::VendorConfigError;

@@ -51,7 +51,12 @@ impl PartPlan {
     /// Cuts `size_bytes` into parts of `part_bytes`, or of as many bytes more as it takes to stay
     /// within 10,000 parts (then whole MiB).
     pub fn new(size_bytes: u64, part_bytes: NonZeroU64) -> Self {
-        let needed = size_bytes.div_ceil(PARTS_MAX);
+        Self::within(size_bytes, part_bytes, PARTS_MAX)
+    }
+
+    /// As [`PartPlan::new`], for a store that takes so many parts at most.
+    pub fn within(size_bytes: u64, part_bytes: NonZeroU64, parts_max: u64) -> Self {
+        let needed = size_bytes.div_ceil(parts_max.clamp(1, PARTS_MAX));
         let part_bytes = match NonZeroU64::new(needed.next_multiple_of(1 << 20)) {
             Some(raised) if needed > part_bytes.get() => raised,
             _ => part_bytes,

@@ -54,7 +54,10 @@ fn bucket_configuration_names_key_and_line() {
     );
     says("type: [\n", &["parsing config YAML file"]);
     // Shipping nowhere in silence would lose blocks.
-    says("type: GCS\nconfig: {bucket: a}\n", &["create GCS client"]);
+    says(
+        "type: GCS\nconfig: {bcket: a}\n",
+        &["create GCS client", "bcket"],
+    );
     says(
         "type: S3\nconfig: {bucket: a}\n",
         &["create S3 client: no s3 endpoint in config file"],

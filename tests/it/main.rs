@@ -30,6 +30,7 @@ mod shutdown;
 mod startup;
 mod status;
 mod store;
+mod stores;
 mod support;
 mod traces;
 mod web;

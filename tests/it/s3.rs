@@ -23,7 +23,7 @@ fn start(site: &Site, prometheus: &Prometheus, yaml: &str, extra: &[&str]) -> Ou
 }
 
 /// A block of about `mib` MiB in one segment, in place in the data directory.
-fn large_block(site: &Site, mib: usize) -> PathBuf {
+pub(crate) fn large_block(site: &Site, mib: usize) -> PathBuf {
     let range = TimeRange {
         mint: TimestampMs(1_699_999_200_000),
         maxt: TimestampMs(1_699_999_200_000 + 7_200_000),

@@ -17,7 +17,7 @@ pub use direct::{Coalesce, DirectBody, DirectClient};
 pub use error::HttpError;
 pub use proxy::{InvalidProxy, InvalidProxyVariable, Proxy, percent_decoded};
 #[cfg(test)]
-pub(crate) use scripted::{Reply, ScriptedServer, StoppedClock, TestCa, response, until};
+pub(crate) use scripted::{Reply, ScriptedServer, Seen, StoppedClock, TestCa, response, until};
 pub use server::{
     CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_READ_TIMEOUT, HttpServer, HttpTransport,
     TLS_HANDSHAKE_TIMEOUT,

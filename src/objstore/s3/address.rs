@@ -170,7 +170,7 @@ fn wants_virtual_hosts(host: &str) -> bool {
 }
 
 /// Percent-encodes all but unreserved bytes (SigV4, "UriEncode"); `/` too, unless it stays.
-pub(super) fn uri_encoded(text: &str, keep_slash: bool) -> String {
+pub(in crate::objstore) fn uri_encoded(text: &str, keep_slash: bool) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -149,10 +149,7 @@ pub(super) fn reread_body(
         left: length,
         length,
         crc64,
-        summing: Some(Summing::new(Wanted {
-            md5: false,
-            sha256: false,
-        })),
+        summing: Some(Summing::new(Wanted::default())),
     };
     let fault = Arc::clone(fault);
     let read = stream::try_unfold(reading, |mut reading| async move {
@@ -454,10 +451,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_reading_that_differs_never_ends() {
         let source = MemorySource(Bytes::from(vec![1; 100_000]));
-        let mut summing = Summing::new(Wanted {
-            md5: false,
-            sha256: false,
-        });
+        let mut summing = Summing::new(Wanted::default());
         summing.update(&source.0);
         let crc64 = summing.finish().crc64;
         for (given, length, is_whole) in [

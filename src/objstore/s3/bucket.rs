@@ -14,6 +14,7 @@ use super::list::list;
 use super::parts::abort;
 use super::request::Client;
 use super::upload::{Uploads, upload};
+use super::wire::Wire;
 use crate::model::Clock;
 use crate::net::http::HttpClient;
 use crate::objstore::{
@@ -41,6 +42,8 @@ pub struct S3Limits {
 /// [`Retrying`](crate::objstore::Retrying) around it.
 #[derive(Debug)]
 pub struct S3Bucket {
+    /// What the `bucket` metric label tells, where that is not the name in requests.
+    label: Option<String>,
     client: Arc<Client>,
     uploads: Uploads,
 }
@@ -61,6 +64,7 @@ impl S3Bucket {
         let in_flight = limits.parts_in_flight.get();
         let uploads = Uploads::new(verdict, in_flight, limits.body_bytes_max);
         Self {
+            label: None,
             client: Arc::new(Client::new(
                 config,
                 http,
@@ -78,6 +82,23 @@ impl S3Bucket {
     pub fn counted(mut self, requests: RequestStats) -> Self {
         let client = Arc::get_mut(&mut self.client).expect("nobody else has a new client");
         client.requests = requests;
+        self
+    }
+
+    /// The same bucket under another name in metrics.
+    #[must_use]
+    pub(in crate::objstore) fn labelled(self, label: Option<String>) -> Self {
+        Self { label, ..self }
+    }
+
+    /// The same bucket, spoken to in another way. To be called before it is used.
+    #[must_use]
+    pub(in crate::objstore) fn speaking(mut self, wire: Arc<dyn Wire>) -> Self {
+        if let Some((first, fallback)) = wire.checks() {
+            self.uploads.verdict = Verdict::of(wire.component(), first, fallback);
+        }
+        let client = Arc::get_mut(&mut self.client).expect("nobody else has a new client");
+        client.wire = wire;
         self
     }
 
@@ -108,7 +129,8 @@ fn failed(op: &'static str, key: &ObjectKey, kind: ErrorKind) -> BucketError {
 #[async_trait]
 impl Bucket for S3Bucket {
     fn name(&self) -> &str {
-        &self.client.config.bucket
+        let label = self.label.as_ref();
+        label.unwrap_or(&self.client.config.bucket)
     }
 
     async fn upload(

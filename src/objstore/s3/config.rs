@@ -47,6 +47,40 @@ pub struct S3Config {
     pub payload_signing: PayloadSigning,
 }
 
+impl S3Config {
+    /// Of a bucket over TLS with nothing special about it. `max_retries`: tries of a request;
+    /// zero and below mean the default.
+    pub(in crate::objstore) fn plain(
+        bucket: &str,
+        endpoint: &str,
+        max_retries: Option<i64>,
+    ) -> Self {
+        Self {
+            bucket: bucket.to_owned(),
+            endpoint: endpoint.to_owned(),
+            region: None,
+            dualstack: false,
+            insecure: false,
+            addressing: Addressing::Path,
+            list_version: ListVersion::V2,
+            put_headers: Vec::new(),
+            storage_class: None,
+            send_content_md5: None,
+            disable_multipart: false,
+            part_bytes: S3_PART_BYTES_DEFAULT,
+            encryption: Encryption::None,
+            attempts_max: super::document::attempts(max_retries),
+            trace: false,
+            payload_signing: PayloadSigning::default(),
+        }
+    }
+
+    /// Cuts objects into parts of so many bytes; zero means the default.
+    pub(in crate::objstore) fn set_part_bytes(&mut self, bytes: u64) {
+        self.part_bytes = NonZeroU64::new(bytes).unwrap_or(S3_PART_BYTES_DEFAULT);
+    }
+}
+
 /// `bucket_lookup_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Addressing {

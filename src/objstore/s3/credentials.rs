@@ -20,6 +20,7 @@ use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsP
 pub(in crate::objstore) use chain::ChainSettings;
 use chain::{Found, Sources};
 pub(in crate::objstore) use files::CredentialFiles;
+pub(in crate::objstore) use sdk::{ExchangeError, SdkClient};
 
 use crate::model::{Clock, ErrorChain};
 

@@ -36,6 +36,10 @@ const CUSTOMER_KEY_BYTES: usize = 32;
 /// All that the document says about an S3 bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Settings {
+    /// The type that the document names: S3, or a store that speaks it.
+    pub kind: &'static str,
+    /// The `bucket` metric label, where it is not the name in requests.
+    pub label: Option<String>,
     /// What is sent.
     pub client: S3Config,
     /// In whose name.
@@ -270,6 +274,8 @@ impl S3Keys {
             payload_signing: PayloadSigning::default(),
         };
         let settings = S3Settings {
+            kind: "S3",
+            label: None,
             client,
             credentials,
             http: http_keys.config(),
@@ -396,7 +402,7 @@ fn part_bytes(given: Option<u64>) -> Result<NonZeroU64, S3ConfigError> {
 }
 
 /// Zero and below mean the default, as in the reference.
-fn attempts(given: Option<i64>) -> NonZeroU32 {
+pub(super) fn attempts(given: Option<i64>) -> NonZeroU32 {
     let given = given.unwrap_or(0).max(0);
     NonZeroU32::new(u32::try_from(given).unwrap_or(u32::MAX)).unwrap_or(ATTEMPTS_DEFAULT)
 }

@@ -12,7 +12,7 @@ use crate::net::http::HttpError;
 const RETRYABLE_STATUS: [u16; 8] = [408, 429, 499, 500, 502, 503, 504, 520];
 
 /// Codes after which the same request may succeed, whatever the status.
-const RETRYABLE_CODES: [&str; 15] = [
+const RETRYABLE_CODES: [&str; 17] = [
     "RequestError",
     "RequestTimeout",
     "Throttling",
@@ -28,12 +28,20 @@ const RETRYABLE_CODES: [&str; 15] = [
     "ServiceUnavailable",
     "BadDigest",
     "IncompleteBody",
+    // Azure's names for what its other codes are here for.
+    "Md5Mismatch",
+    "Crc64Mismatch",
 ];
+
+/// The code of Azure's emulator for headers that it does not know.
+const NOT_SUPPORTED: &str = "FeatureNotSupported";
 
 /// A request to S3 that failed for good, or for now.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} at {place}")]
 pub struct S3Error {
+    /// Which store, as logs call it.
+    pub store: &'static str,
     /// The operation by its name in the S3 API.
     pub operation: &'static str,
     /// Host, bucket and object, without the query.
@@ -129,6 +137,8 @@ pub struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// Whether the answer had an S3 error document.
     pub(super) documented: bool,
+    /// What the store's operator can do about its refusals.
+    pub(super) remedies: fn(&Refusal) -> Option<&'static str>,
 }
 
 /// The other end speaks something else than expected.
@@ -182,9 +192,22 @@ impl S3Error {
         is_servers || self.is_retryable() || self.denies_access()
     }
 
+    /// Whether what was to be made is there already.
+    pub(super) fn is_conflict(&self) -> bool {
+        let refusal = self.fault.refusal();
+        refusal.is_some_and(|refusal| refusal.status == StatusCode::CONFLICT)
+    }
+
     /// What an operator can do about it.
     pub fn remedy(&self) -> Option<&'static str> {
-        self.fault.remedy()
+        match &self.fault {
+            // The configuration of other stores has other keys.
+            S3Fault::Http { mismatch: None, .. } if self.store != "s3" => Some(
+                "check the host that the error names, name resolution and firewalls between here \
+                 and there",
+            ),
+            fault => fault.remedy(),
+        }
     }
 }
 
@@ -207,7 +230,7 @@ impl S3Fault {
     /// What an operator can do about it.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(refusal) => refusal.remedy(),
+            Self::Refused(refusal) => (refusal.remedies)(refusal),
             Self::Http { mismatch, source } => match mismatch {
                 Some(Mismatch::UnknownCa) => Some(
                     "name the authority of the server's certificate in \
@@ -266,6 +289,10 @@ impl S3Fault {
 
 impl Refusal {
     fn is_retryable(&self) -> bool {
+        // Azurite says with 500 what it does not have.
+        if self.code == NOT_SUPPORTED {
+            return false;
+        }
         RETRYABLE_STATUS.contains(&self.status.as_u16())
             || RETRYABLE_CODES.contains(&self.code.as_str())
     }
@@ -293,6 +320,7 @@ impl Refusal {
                 | "InvalidArgument"
                 | "InvalidRequest"
                 | "InvalidHeader"
+                | "InvalidHeaderValue"
                 | "InvalidChecksum"
                 | "InvalidDigest"
                 | "MalformedXML"
@@ -301,8 +329,8 @@ impl Refusal {
                 | "XAmzContentChecksumMismatch"
                 | "BadRequest"
         );
-        (status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_IMPLEMENTED)
-            && (code || !self.documented)
+        let refuses = status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_IMPLEMENTED;
+        refuses && (code || !self.documented) || self.code == NOT_SUPPORTED
     }
 
     /// The text after the status.
@@ -324,7 +352,8 @@ impl Refusal {
         text
     }
 
-    fn remedy(&self) -> Option<&'static str> {
+    /// What an operator of an S3 bucket can do about it.
+    pub(in crate::objstore) fn s3_remedy(&self) -> Option<&'static str> {
         Some(match self.code.as_str() {
             "SignatureDoesNotMatch" => {
                 "the secret key does not go with the access key id; check `secret_key`, and that \

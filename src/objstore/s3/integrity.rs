@@ -21,6 +21,8 @@ pub enum S3Integrity {
     Crc64Nvme,
     /// `Content-MD5`.
     ContentMd5,
+    /// CRC-32C, which Google's stores check.
+    Crc32c,
     /// None that the server would check.
     None,
 }
@@ -28,16 +30,19 @@ pub enum S3Integrity {
 /// Which check a bucket's server takes.
 #[derive(Debug)]
 pub(super) struct Verdict {
+    component: &'static str,
+    pub(super) first: S3Integrity,
     current: AtomicU8,
     fallback: Option<S3Integrity>,
     is_told: AtomicBool,
 }
 
 /// Which sums of a body are wanted; a CRC-64/NVME always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) md5: bool,
     pub(super) sha256: bool,
+    pub(super) crc32c: bool,
 }
 
 /// Sums in the making.
@@ -45,20 +50,24 @@ pub(super) struct Summing {
     crc64: crc_fast::Digest,
     md5: Option<Md5>,
     sha256: Option<Sha256>,
+    crc32c: Option<crc_fast::Digest>,
 }
 
 /// Sums of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) crc64: u64,
-    pub(super) md5: Option<[u8; 16]>,
-    pub(super) sha256: Option<[u8; 32]>,
+pub(in crate::objstore) struct Sums {
+    pub(in crate::objstore) crc64: u64,
+    pub(in crate::objstore) md5: Option<[u8; 16]>,
+    pub(in crate::objstore) sha256: Option<[u8; 32]>,
+    /// In the low half.
+    pub(in crate::objstore) crc32c: Option<u64>,
 }
 
 /// The sum of parts in order, from theirs.
 #[derive(Debug, Default)]
 pub(super) struct Combined {
     so_far: Option<u64>,
+    crc32c: Option<u64>,
     /// Nearly all parts are equally long, and finding this out costs much more than using it.
     shift: Option<Shift>,
 }
@@ -81,6 +90,7 @@ impl S3Integrity {
         match self {
             Self::Crc64Nvme => "crc64nvme",
             Self::ContentMd5 => "content-md5",
+            Self::Crc32c => "crc32c",
             Self::None => "none",
         }
     }
@@ -97,13 +107,24 @@ impl fmt::Display for S3Integrity {
 impl Verdict {
     /// What to begin with, by `send_content_md5`.
     pub(super) fn new(send_content_md5: Option<bool>) -> Self {
-        let (current, fallback) = match send_content_md5 {
+        let (first, fallback) = match send_content_md5 {
             Some(true) => (S3Integrity::ContentMd5, None),
             Some(false) => (S3Integrity::Crc64Nvme, Some(S3Integrity::None)),
             None => (S3Integrity::Crc64Nvme, Some(S3Integrity::ContentMd5)),
         };
+        Self::of("s3", first, fallback)
+    }
+
+    /// `first`, or `fallback` for servers that don't take it.
+    pub(super) fn of(
+        component: &'static str,
+        first: S3Integrity,
+        fallback: Option<S3Integrity>,
+    ) -> Self {
         Self {
-            current: AtomicU8::new(current as u8),
+            component,
+            first,
+            current: AtomicU8::new(first as u8),
             fallback,
             is_told: AtomicBool::new(false),
         }
@@ -114,27 +135,28 @@ impl Verdict {
         match self.current.load(Ordering::Relaxed) {
             number if number == S3Integrity::Crc64Nvme as u8 => S3Integrity::Crc64Nvme,
             number if number == S3Integrity::ContentMd5 as u8 => S3Integrity::ContentMd5,
+            number if number == S3Integrity::Crc32c as u8 => S3Integrity::Crc32c,
             _ => S3Integrity::None,
         }
     }
 
     /// What to use instead of `check`, where the server does not take it.
     pub(super) fn instead_of(&self, check: S3Integrity) -> Option<S3Integrity> {
-        self.fallback.filter(|_| check == S3Integrity::Crc64Nvme)
+        self.fallback.filter(|_| check == self.first)
     }
 
     /// The server took `check`.
     pub(super) fn settle(&self, check: S3Integrity, bucket: &str) {
         // What was found out is never taken back: servers that echo the checksums of whole objects
         // and not those of parts would have it change for ever.
-        let changed = check != S3Integrity::Crc64Nvme
-            && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
+        let changed =
+            check != self.first && self.current.swap(check as u8, Ordering::Relaxed) != check as u8;
         if self.is_told.swap(true, Ordering::Relaxed) && !changed {
             return;
         }
         if check == S3Integrity::None {
             tracing::warn!(
-                component = "s3",
+                component = self.component,
                 bucket,
                 integrity = %check,
                 remedy = "remove `send_content_md5`, or set it to true",
@@ -142,7 +164,7 @@ impl Verdict {
             );
         } else {
             tracing::info!(
-                component = "s3",
+                component = self.component,
                 bucket,
                 integrity = %check,
                 "this check protects uploads on their way"
@@ -159,6 +181,9 @@ impl Summing {
             crc64: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
             md5: wanted.md5.then(Md5::new),
             sha256: wanted.sha256.then(Sha256::new),
+            crc32c: wanted
+                .crc32c
+                .then(|| crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi)),
         }
     }
 
@@ -170,6 +195,9 @@ impl Summing {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(run);
         }
+        if let Some(crc32c) = &mut self.crc32c {
+            crc32c.update(run);
+        }
     }
 
     pub(super) fn finish(self) -> Sums {
@@ -177,6 +205,7 @@ impl Summing {
             crc64: self.crc64.finalize(),
             md5: self.md5.map(|md5| md5.finalize().into()),
             sha256: self.sha256.map(|sha256| sha256.finalize().into()),
+            crc32c: self.crc32c.map(|crc32c| crc32c.finalize()),
         }
     }
 }
@@ -195,6 +224,24 @@ impl Combined {
             _ => self.shift.insert(Shift::by(length)),
         };
         self.so_far = Some(shift.apply(so_far) ^ crc64);
+    }
+
+    /// Takes the next part's other sum, where there is one.
+    pub(super) fn append_crc32c(&mut self, crc32c: Option<u64>, length: u64) {
+        let Some(crc32c) = crc32c else {
+            return;
+        };
+        self.crc32c = Some(match self.crc32c {
+            None => crc32c,
+            Some(so_far) => {
+                crc_fast::checksum_combine(CrcAlgorithm::Crc32Iscsi, so_far, crc32c, length)
+            }
+        });
+    }
+
+    /// The CRC-32C of all parts so far, where they had one.
+    pub(super) fn crc32c(&self) -> Option<u64> {
+        self.crc32c
     }
 
     /// The sum of all parts so far.
@@ -232,6 +279,12 @@ pub(super) fn crc64_text(crc64: u64) -> String {
     BASE64_STANDARD.encode(crc64.to_be_bytes())
 }
 
+/// How Google's stores write a CRC-32C: base64 of the big-endian bytes.
+pub(in crate::objstore) fn crc32c_text(crc32c: u64) -> String {
+    let low = u32::try_from(crc32c & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    BASE64_STANDARD.encode(low.to_be_bytes())
+}
+
 /// The CRC-64 of a whole object in S3's writing; `None` where it is none, or one of parts (`…-3`).
 pub(super) fn crc64_value(text: &str) -> Option<u64> {
     let bytes = BASE64_STANDARD.decode(text).ok()?;
@@ -249,10 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn crc64(bytes: &[u8]) -> u64 {
-        let mut summing = Summing::new(Wanted {
-            md5: false,
-            sha256: false,
-        });
+        let mut summing = Summing::new(Wanted::default());
         summing.update(bytes);
         summing.finish().crc64
     }
@@ -278,6 +328,7 @@ mod tests {
         let mut summing = Summing::new(Wanted {
             md5: true,
             sha256: true,
+            crc32c: true,
         });
         summing.update(b"ab");
         summing.update(b"c");
@@ -286,6 +337,19 @@ mod tests {
         assert_eq!(md5, "900150983cd24fb0d6963f7d28e17f72");
         let sha256 = hex::encode(sums.sha256.unwrap());
         assert!(sha256.starts_with("ba7816bf8f01cfea"), "{sha256}");
+        // The check value of CRC-32/ISCSI, of two parts.
+        let part = |bytes: &[u8]| {
+            let mut summing = Summing::new(Wanted {
+                crc32c: true,
+                ..Wanted::default()
+            });
+            summing.update(bytes);
+            summing.finish().crc32c
+        };
+        let mut combined = Combined::default();
+        combined.append_crc32c(part(b"12345"), 5);
+        combined.append_crc32c(part(b"6789"), 4);
+        assert_eq!(combined.crc32c(), Some(0xe306_9283));
     }
 
     #[test]

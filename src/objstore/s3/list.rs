@@ -5,13 +5,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use http::Method;
 
-use super::ListVersion;
-use super::address::uri_encoded;
 use super::error::S3Fault;
-use super::request::{Call, Client};
-use super::xml::{XmlError, list_page};
+use super::request::Client;
+use super::xml::XmlError;
 use crate::objstore::{BucketError, ErrorKind, ListEntry, Listing};
 
 /// A listing on its way.
@@ -56,44 +53,19 @@ impl Pages {
     }
 
     async fn fetch(&mut self) -> Result<(), ErrorKind> {
-        let mut query = String::new();
-        let version = self.client.config.list_version;
-        let (operation, after_name) = match version {
-            ListVersion::V1 => ("ListObjects", "marker"),
-            ListVersion::V2 => ("ListObjectsV2", "continuation-token"),
-        };
-        // In the order of their names, as signatures want them.
-        let mut parameter = |name: &str, value: &str| {
-            let mark = if query.is_empty() { "" } else { "&" };
-            query.push_str(&format!("{mark}{name}={}", uri_encoded(value, false)));
-        };
         let after = match &self.next {
             Next::After(after) => Some(after.as_str()),
             _ => None,
         };
-        if let (ListVersion::V2, Some(after)) = (version, after) {
-            parameter(after_name, after);
-        }
-        parameter("delimiter", "/");
-        parameter("encoding-type", "url");
-        match version {
-            ListVersion::V1 => {
-                if let Some(after) = after {
-                    parameter(after_name, after);
-                }
-            }
-            ListVersion::V2 => parameter("list-type", "2"),
-        }
-        parameter("prefix", &self.prefix);
-        let mut call = Call::new(operation, Method::GET, None);
-        call.query = query;
-        call.check = Some(|body| list_page(body).map(drop));
+        let (client, wire) = (&self.client, &self.client.wire);
+        let call = wire.list_call(&client.config, &self.prefix, after);
+        let operation = call.operation;
         let reply = self.client.call(&call).await?;
         let broken = |error: XmlError| {
             let fault = S3Fault::Xml(error);
             self.client.failed(operation, &self.prefix, fault)
         };
-        let page = list_page(&reply.body).map_err(broken)?;
+        let page = wire.list_page(&reply.body).map_err(broken)?;
         if page.next.as_deref().is_some_and(|next| Some(next) == after) {
             // A server that gives the same page again would be asked for ever.
             return Err(broken(XmlError::Value {

@@ -81,7 +81,7 @@ fn base64_header(bytes: &[u8]) -> HeaderValue {
 }
 
 /// Base64, digits: text that is a header for sure.
-pub(super) fn text_header(text: &str) -> HeaderValue {
+pub(in crate::objstore) fn text_header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("visible ASCII")
 }
 
@@ -94,7 +94,7 @@ impl Client {
     /// HeadObject, without the checksum where the server does not take the question, or does not
     /// let us ask: of objects encrypted by KMS that takes kms:Decrypt.
     pub(super) async fn look(&self, key: &str) -> Result<Attributes, ErrorKind> {
-        let asks = self.asks_checksum.load(Ordering::Relaxed);
+        let asks = self.wire.asks_checksum() && self.asks_checksum.load(Ordering::Relaxed);
         match self.head(key, asks).await {
             Err(ErrorKind::S3(error)) if asks && error.denies_access() => {
                 // Rights may be given, and other objects encrypted otherwise.
@@ -117,14 +117,8 @@ impl Client {
         key: &str,
         with_checksum: bool,
     ) -> Result<Attributes, ErrorKind> {
-        let mut call = Call::new("HeadObject", Method::HEAD, Some(key));
-        call.headers = key_headers(&self.config);
-        if with_checksum {
-            let enabled = HeaderValue::from_static("ENABLED");
-            call.headers.insert(CHECKSUM_MODE, enabled);
-        }
-        let reply = self.call(&call).await.map_err(not_found)?;
-        let header = |name: &HeaderName| reply.headers.get(name)?.to_str().ok();
+        let headers = self.head_headers(key, with_checksum).await?;
+        let header = |name: &HeaderName| headers.get(name)?.to_str().ok();
         let size = header(&CONTENT_LENGTH).and_then(|text| text.parse().ok());
         let whole = header(&CHECKSUM_TYPE).is_none_or(|kind| kind == "FULL_OBJECT");
         let crc64 = header(&CHECKSUM_CRC64NVME).filter(|_| whole);
@@ -136,6 +130,22 @@ impl Client {
                 .unwrap_or(Timestamp::UNIX_EPOCH),
             crc64: crc64.and_then(crc64_value),
         })
+    }
+
+    /// All that HeadObject answers.
+    pub(super) async fn head_headers(
+        &self,
+        key: &str,
+        with_checksum: bool,
+    ) -> Result<HeaderMap, ErrorKind> {
+        let mut call = Call::new("HeadObject", Method::HEAD, Some(key));
+        call.headers = key_headers(&self.config);
+        if with_checksum {
+            let enabled = HeaderValue::from_static("ENABLED");
+            call.headers.insert(CHECKSUM_MODE, enabled);
+        }
+        let reply = self.call(&call).await;
+        Ok(reply.map_err(|kind| self.not_found(kind))?.headers)
     }
 
     /// GetObject, from `offset`; `length` bytes, or what there is.
@@ -163,12 +173,13 @@ impl Client {
                 call.headers.insert(RANGE, range);
             }
         }
-        let reply = self.call(&call).await.map_err(not_found)?;
+        let reply = self.call(&call).await;
+        let reply = reply.map_err(|kind| self.not_found(kind))?;
         let Some(body) = reply.stream else {
             return Ok(stream::once(async move { Ok(reply.body) }).boxed());
         };
         let (tls, after) = (self.address.tls, self.limits.stall_timeout);
-        let place = self.place(key);
+        let (place, store) = (self.place(key), self.wire.component());
         let name = key.to_owned();
         let chunks = stream::try_unfold(body, move |mut body| async move {
             match tokio::time::timeout(after, body.chunk()).await {
@@ -179,6 +190,7 @@ impl Client {
         });
         let failed = move |fault| {
             let error = S3Error {
+                store,
                 operation: "GetObject",
                 place: place.clone(),
                 attempts: 1,
@@ -191,8 +203,15 @@ impl Client {
 
     /// DeleteObject; a missing object is no error.
     pub(super) async fn delete(&self, key: &str) -> Result<(), ErrorKind> {
-        let call = Call::new("DeleteObject", Method::DELETE, Some(key));
-        match self.call(&call).await.map_err(not_found) {
+        let found = match self.wire.looks_before_delete() {
+            false => None,
+            true => match self.head_headers(key, false).await {
+                Err(ErrorKind::NotFound) => return Ok(()),
+                found => Some(found?),
+            },
+        };
+        let call = self.wire.delete_call(key, found.as_ref());
+        match self.call(&call).await.map_err(|kind| self.not_found(kind)) {
             Ok(_) | Err(ErrorKind::NotFound) => Ok(()),
             Err(kind) => Err(kind),
         }
@@ -201,6 +220,7 @@ impl Client {
     /// A failure after the answer was taken.
     pub(super) fn failed(&self, operation: &'static str, key: &str, fault: S3Fault) -> ErrorKind {
         ErrorKind::S3(Box::new(S3Error {
+            store: self.wire.component(),
             operation,
             place: self.place(key),
             attempts: 1,
@@ -211,6 +231,22 @@ impl Client {
     fn place(&self, key: &str) -> String {
         self.address.destination(key)
     }
+
+    /// A missing object is what callers ask for; a missing bucket is told as such where the answer
+    /// says so (to HEAD it does not).
+    fn not_found(&self, kind: ErrorKind) -> ErrorKind {
+        match kind {
+            ErrorKind::S3(error)
+                if error
+                    .fault
+                    .refusal()
+                    .is_some_and(|refusal| self.wire.is_missing(refusal)) =>
+            {
+                ErrorKind::NotFound
+            }
+            kind => kind,
+        }
+    }
 }
 
 fn refuses_question(refusal: Option<&Refusal>) -> bool {
@@ -220,21 +256,4 @@ fn refuses_question(refusal: Option<&Refusal>) -> bool {
             StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
         )
     })
-}
-
-/// A missing object is what callers ask for; a missing bucket is told as such where the answer
-/// says so (to HEAD it does not).
-fn not_found(kind: ErrorKind) -> ErrorKind {
-    match kind {
-        ErrorKind::S3(error)
-            if error.has_code("NoSuchKey")
-                && error
-                    .fault
-                    .refusal()
-                    .is_some_and(|refusal| refusal.status == StatusCode::NOT_FOUND) =>
-        {
-            ErrorKind::NotFound
-        }
-        kind => kind,
-    }
 }

@@ -3,29 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::header::{DATE, ETAG};
-use http::{HeaderName, HeaderValue, Method};
+use http::header::DATE;
 use jiff::Timestamp;
 
-use super::address::uri_encoded;
 use super::body::Kept;
 use super::error::S3Fault;
-use super::integrity::{Combined, S3Integrity, Summing, Wanted, crc64_text, crc64_value};
-use super::object::{
-    CHECKSUM_CRC64NVME, CHECKSUM_TYPE, creation_headers, key_headers, text_header,
+use super::integrity::{
+    Combined, S3Integrity, Summing, Sums, Wanted, crc32c_text, crc64_text, crc64_value,
 };
 use super::request::{Call, Client, Payload, Reply};
 use super::response::http_date;
 use super::upload::{Ended, Filled, Reason, Upload};
+use super::wire::Parts;
 use super::xml;
 use crate::model::ErrorChain;
 use crate::objstore::{ByteRuns, ErrorKind, MultipartState, PartPlan, SentPart, Uploaded};
-
-const CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-checksum-algorithm");
-const FULL_OBJECT: HeaderValue = HeaderValue::from_static("FULL_OBJECT");
 
 /// By how much the clocks of a bucket's machines may differ: the one that answers requests, and the
 /// one that stores objects.
@@ -45,7 +39,10 @@ impl<'a> Upload<'a> {
         let mut state = self.begin(plan).await?;
         let sent = self.send(plan, &mut state).await;
         let outcome = match sent {
-            Ok(crc64) => self.complete(&state, crc64).await.map(|()| crc64),
+            Ok(whole) => {
+                let completed = self.complete(&state, &whole).await;
+                completed.map(|()| whole.crc64())
+            }
             Err(ended) => Err(ended),
         };
         match outcome {
@@ -74,7 +71,7 @@ impl<'a> Upload<'a> {
                 && numbers.all(in_plan)
             {
                 tracing::info!(
-                    component = "s3",
+                    component = self.client.wire.component(),
                     key = self.key,
                     parts = earlier.parts.len(),
                     "going on with the upload of an earlier process"
@@ -83,34 +80,31 @@ impl<'a> Upload<'a> {
             }
             self.abort_earlier().await;
         }
-        let mut call = Call::new("CreateMultipartUpload", Method::POST, Some(self.key));
-        call.query = "uploads=".to_owned();
-        call.headers = creation_headers(&self.client.config);
-        if self.check == S3Integrity::Crc64Nvme {
-            let algorithm = HeaderValue::from_static("CRC64NVME");
-            call.headers.insert(CHECKSUM_ALGORITHM, algorithm);
-            call.headers.insert(CHECKSUM_TYPE, FULL_OBJECT);
-        }
-        call.check = Some(|body| xml::initiated(body).map(drop));
-        let reply = self
-            .client
-            .call(&call)
-            .await
-            .map_err(|kind| self.judge(kind))?;
-        let upload_id = xml::initiated(&reply.body).map_err(|error| {
-            let fault = S3Fault::Xml(error);
-            self.client.failed("CreateMultipartUpload", self.key, fault)
-        })?;
+        let (upload_id, created) = self.begin_anew().await?;
         let state = MultipartState {
             destination,
             upload_id,
             part_bytes: plan.part_bytes(),
             integrity: self.check.name().to_owned(),
-            created_seconds: date(&reply).map(Timestamp::as_second),
+            created_seconds: created.map(Timestamp::as_second),
             parts: BTreeMap::new(),
         };
         progress.keep(Some(&state)).await;
         Ok(state)
+    }
+
+    /// The name of a new upload, and when it was begun, where the store tells.
+    async fn begin_anew(&self) -> Result<(String, Option<Timestamp>), Ended> {
+        let (client, wire) = (self.client, &self.client.wire);
+        let Some(call) = wire.begin_call(&client.config, self.key, self.check) else {
+            return Ok((client.new_upload_id(), None));
+        };
+        let reply = client.call(&call).await.map_err(|kind| self.judge(kind))?;
+        let upload_id = wire.upload_id(&reply.body).map_err(|error| {
+            let fault = S3Fault::Xml(error);
+            client.failed("CreateMultipartUpload", self.key, fault)
+        })?;
+        Ok((upload_id, date(&reply)))
     }
 
     /// Gives up the upload in parts that an earlier try left, where there is one.
@@ -126,27 +120,28 @@ impl<'a> Upload<'a> {
     }
 
     /// Sends what is not there yet; the checksum of the whole.
-    async fn send(&self, plan: PartPlan, state: &mut MultipartState) -> Result<u64, Ended> {
+    async fn send(&self, plan: PartPlan, state: &mut MultipartState) -> Result<Combined, Ended> {
         let upload_id = state.upload_id.clone();
         let mut runs = self.open().await?;
         let mut whole = Combined::default();
         let mut sending = FuturesUnordered::new();
         for (number, range) in plan.parts() {
             let length = range.end - range.start;
-            let crc64 = match state.parts.get(&number).map(|part| part.crc64) {
+            let sums = match state.parts.get(&number).map(|part| part.crc64) {
                 Some(crc64) => {
-                    let sum = self.skip(&mut *runs, length, crc64);
-                    self.beside(sum, &mut sending, state).await?
+                    let sums = self.skip(&mut *runs, length, crc64);
+                    self.beside(sums, &mut sending, state).await?
                 }
                 None => {
                     let filled = self.fill(&mut *runs, range);
                     let filled = self.beside(filled, &mut sending, state).await?;
-                    let crc64 = filled.sums.crc64;
+                    let sums = filled.sums;
                     sending.push(self.send_part(&upload_id, number, filled));
-                    crc64
+                    sums
                 }
             };
-            whole.append(crc64, length);
+            whole.append(sums.crc64, length);
+            whole.append_crc32c(sums.crc32c, length);
         }
         self.beside(self.finish(&mut *runs), &mut sending, state)
             .await?;
@@ -154,7 +149,7 @@ impl<'a> Upload<'a> {
         while let Some(confirmed) = sending.next().await {
             self.confirm(confirmed?, state).await;
         }
-        Ok(whole.crc64())
+        Ok(whole)
     }
 
     /// Does `act` while the parts in flight go on.
@@ -174,17 +169,17 @@ impl<'a> Upload<'a> {
     }
 
     /// Reads a part that is in the bucket already, and holds it against what was sent.
-    async fn skip(&self, runs: &mut dyn ByteRuns, length: u64, crc64: u64) -> Result<u64, Ended> {
+    async fn skip(&self, runs: &mut dyn ByteRuns, length: u64, crc64: u64) -> Result<Sums, Ended> {
         let wanted = Wanted {
             md5: false,
-            sha256: false,
+            ..self.wanted()
         };
         let sums = self.sum(runs, length, wanted, drop).await?;
         if sums.crc64 != crc64 {
             return Err(Ended::StartOver(Reason::Differs));
         }
         self.source.progress().advanced(length);
-        Ok(crc64)
+        Ok(sums)
     }
 
     async fn send_part(
@@ -195,12 +190,8 @@ impl<'a> Upload<'a> {
     ) -> Result<Confirmed, Ended> {
         let length = filled.length;
         let crc64 = filled.sums.crc64;
-        let mut call = Call::new("UploadPart", Method::PUT, Some(self.key));
-        call.query = format!(
-            "partNumber={number}&uploadId={}",
-            uri_encoded(upload_id, false)
-        );
-        call.headers = key_headers(&self.client.config);
+        let (client, wire) = (self.client, &self.client.wire);
+        let mut call = wire.part_call(&client.config, self.key, upload_id, number);
         self.protect(&mut call, &filled.sums);
         // Moved piece by piece: the permit goes when the part is confirmed.
         let Filled {
@@ -209,18 +200,12 @@ impl<'a> Upload<'a> {
             ..
         } = filled;
         call.payload = payload;
-        let reply = self.client.call(&call).await;
-        let reply = reply.map_err(|kind| gone_or(kind, |kind| self.judge(kind)))?;
+        let reply = client.call(&call).await;
+        let reply = reply.map_err(|kind| self.gone_or(kind, |kind| self.judge(kind)))?;
         self.is_echoed(&reply)?;
-        let etag = reply.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
-        let Some(etag) = etag else {
-            let fault = S3Fault::Header("etag");
-            return Err(self.client.failed("UploadPart", self.key, fault).into());
-        };
-        let part = SentPart {
-            etag: etag.to_owned(),
-            crc64,
-        };
+        let etag = wire.part_tag(upload_id, number, &reply);
+        let etag = etag.map_err(|fault| client.failed("UploadPart", self.key, fault))?;
+        let part = SentPart { etag, crc64 };
         Ok(Confirmed {
             number,
             part,
@@ -237,32 +222,33 @@ impl<'a> Upload<'a> {
 
     /// Makes the parts an object. An answer that was lost, or an upload that is gone because an
     /// earlier request completed it, is resolved by looking.
-    async fn complete(&self, state: &MultipartState, crc64: u64) -> Result<(), Ended> {
-        let with_crc = self.check == S3Integrity::Crc64Nvme;
-        let parts = state.parts.iter().map(|(number, part)| {
-            let crc = with_crc.then(|| crc64_text(part.crc64));
-            (*number, part.etag.as_str(), crc)
-        });
-        let body = Bytes::from(xml::complete_request(parts));
-        let mut call = Call::new("CompleteMultipartUpload", Method::POST, Some(self.key));
-        call.query = format!("uploadId={}", uri_encoded(&state.upload_id, false));
-        call.headers = key_headers(&self.client.config);
-        if with_crc {
-            let text = text_header(&crc64_text(crc64));
-            call.headers.insert(CHECKSUM_CRC64NVME, text);
-            call.headers.insert(CHECKSUM_TYPE, FULL_OBJECT);
-        }
+    async fn complete(&self, state: &MultipartState, whole: &Combined) -> Result<(), Ended> {
+        let (client, wire, crc64) = (self.client, &self.client.wire, whole.crc64());
+        let parts = Parts {
+            state,
+            size_bytes: self.source.size_bytes(),
+            crc64,
+        };
+        let (mut call, body) = wire.complete_call(&client.config, self.key, &parts);
         let mut summing = Summing::new(Wanted {
-            md5: false,
-            sha256: self.client.signs_payload(),
+            sha256: client.signs_payload(),
+            ..Wanted::default()
         });
         summing.update(&body);
         call.payload = Payload::Kept(Kept::new(vec![body]), summing.finish().sha256);
-        call.check = Some(|body| xml::completed(body).map(drop));
-        let reply = match self.client.call(&call).await {
+        let reply = match client.call(&call).await {
             Ok(reply) => reply,
-            Err(kind) => return self.resolve(kind, state, crc64).await,
+            Err(kind) => self.resolve(kind, state, crc64).await?,
         };
+        self.is_whole(&reply, whole).await
+    }
+
+    /// Holds what the store says of the whole object against what was read.
+    async fn is_whole(&self, reply: &Reply, whole: &Combined) -> Result<(), Ended> {
+        if let Some(crc32c) = whole.crc32c() {
+            return self.has_crc32c(reply, crc32c).await;
+        }
+        let crc64 = whole.crc64();
         let completed = xml::completed(&reply.body).unwrap_or_default();
         let is_whole = completed
             .checksum_type
@@ -281,13 +267,35 @@ impl<'a> Upload<'a> {
         }
     }
 
+    /// The answer bears the sum of the whole object, or the object itself does.
+    async fn has_crc32c(&self, reply: &Reply, crc32c: u64) -> Result<(), Ended> {
+        let client = self.client;
+        let sent = crc32c_text(crc32c);
+        let stored = match client.wire.echoed(&reply.headers) {
+            Some(stored) => Some(stored),
+            None => {
+                let headers = client.head_headers(self.key, false).await?;
+                client.wire.echoed(&headers)
+            }
+        };
+        match stored {
+            Some(stored) if stored != sent => {
+                let fault = S3Fault::ChecksumDiffers { sent, stored };
+                let operation = "CompleteMultipartUpload";
+                let kind = client.failed(operation, self.key, fault);
+                Err(Ended::StartOver(Reason::Gone(kind)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// After a completion that failed: the object may be there all the same.
     async fn resolve(
         &self,
         kind: ErrorKind,
         state: &MultipartState,
         crc64: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<Reply, Ended> {
         let ErrorKind::S3(error) = &kind else {
             return Err(kind.into());
         };
@@ -298,11 +306,13 @@ impl<'a> Upload<'a> {
         }
         let is_gone = error.has_code("NoSuchUpload");
         if !is_gone && !error.is_retryable() {
-            return Err(gone_or(kind, |kind| self.judge(kind)));
+            return Err(self.gone_or(kind, |kind| self.judge(kind)));
         }
         let found = match self.check {
             S3Integrity::Crc64Nvme => self.client.look(self.key).await,
-            S3Integrity::ContentMd5 | S3Integrity::None => self.client.head(self.key, false).await,
+            S3Integrity::ContentMd5 | S3Integrity::Crc32c | S3Integrity::None => {
+                self.client.head(self.key, false).await
+            }
         };
         match found {
             Ok(found)
@@ -313,15 +323,30 @@ impl<'a> Upload<'a> {
                     } =>
             {
                 tracing::info!(
-                    component = "s3",
+                    component = self.client.wire.component(),
                     key = self.key,
                     err = %ErrorChain(&kind),
                     "the answer said no, and the object is there and whole"
                 );
-                Ok(())
+                Ok(Reply::default())
             }
-            Ok(_) | Err(ErrorKind::NotFound) => Err(gone_or(kind, Ended::Failed)),
+            Ok(_) | Err(ErrorKind::NotFound) => Err(self.gone_or(kind, Ended::Failed)),
             Err(looked) => Err(Ended::Failed(looked)),
+        }
+    }
+
+    /// An upload, or a part of it, that the bucket does not know any more, begins again.
+    fn gone_or(&self, kind: ErrorKind, otherwise: impl FnOnce(ErrorKind) -> Ended) -> Ended {
+        let is_gone = match &kind {
+            ErrorKind::S3(error) => error
+                .fault
+                .refusal()
+                .is_some_and(|refusal| self.client.wire.is_gone(error.operation, refusal)),
+            _ => false,
+        };
+        match is_gone {
+            true => Ended::StartOver(Reason::Gone(kind)),
+            false => otherwise(kind),
         }
     }
 
@@ -339,7 +364,7 @@ impl<'a> Upload<'a> {
     async fn abort(&self, upload_id: &str) {
         if let Err(kind) = abort(self.client, self.key, upload_id).await {
             tracing::warn!(
-                component = "s3",
+                component = self.client.wire.component(),
                 key = self.key,
                 err = %ErrorChain(&kind),
                 "an unfinished upload stays in the bucket"
@@ -366,14 +391,18 @@ fn date(reply: &Reply) -> Option<Timestamp> {
 /// Frees what the bucket holds of an upload. The usual policy does not allow it, and nothing
 /// depends on it.
 pub(super) async fn abort(client: &Client, key: &str, upload_id: &str) -> Result<(), ErrorKind> {
-    let mut call = Call::new("AbortMultipartUpload", Method::DELETE, Some(key));
-    call.query = format!("uploadId={}", uri_encoded(upload_id, false));
+    if let Some(call) = client.wire.leftovers_call(key, upload_id) {
+        return remove_leftovers(client, &call).await;
+    }
+    let Some(call) = client.wire.abort_call(key, upload_id) else {
+        return Ok(());
+    };
     match client.call(&call).await {
         Ok(_) => Ok(()),
         Err(ErrorKind::S3(error)) if error.has_code("NoSuchUpload") => Ok(()),
         Err(ErrorKind::S3(error)) if error.has_code("AccessDenied") => {
             tracing::debug!(
-                component = "s3",
+                component = client.wire.component(),
                 key,
                 err = %ErrorChain(&*error),
                 "an unfinished upload stays in the bucket until its lifecycle rule removes it"
@@ -384,16 +413,19 @@ pub(super) async fn abort(client: &Client, key: &str, upload_id: &str) -> Result
     }
 }
 
-/// An upload, or a part of it, that the bucket does not know any more, begins again.
-fn gone_or(kind: ErrorKind, otherwise: impl FnOnce(ErrorKind) -> Ended) -> Ended {
-    let is_gone = match &kind {
-        ErrorKind::S3(error) => ["NoSuchUpload", "InvalidPart"]
-            .iter()
-            .any(|code| error.has_code(code)),
-        _ => false,
+/// Removes parts that are objects of their own. A page has more names than an object has parts.
+async fn remove_leftovers(client: &Client, call: &Call<'_>) -> Result<(), ErrorKind> {
+    let page = match client.call(call).await {
+        Ok(reply) => client.wire.list_page(&reply.body),
+        Err(kind) => return Err(kind),
     };
-    match is_gone {
-        true => Ended::StartOver(Reason::Gone(kind)),
-        false => otherwise(kind),
+    let page = page.map_err(|error| client.failed(call.operation, "", S3Fault::Xml(error)))?;
+    for name in &page.keys {
+        match client.call(&client.wire.leftover_call(name)).await {
+            Ok(_) => {}
+            Err(ErrorKind::S3(error)) if error.has_code("NoSuchKey") => {}
+            Err(kind) => return Err(kind),
+        }
     }
+    Ok(())
 }

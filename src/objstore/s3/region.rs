@@ -46,7 +46,7 @@ impl Client {
         if region.is_empty() {
             let bucket = &self.config.bucket;
             tracing::debug!(
-                component = "s3",
+                component = self.wire.component(),
                 bucket,
                 region = found,
                 "found the bucket's region"
@@ -67,7 +67,7 @@ impl Client {
         if *region != to {
             to.clone_into(&mut region);
             tracing::warn!(
-                component = "s3",
+                component = self.wire.component(),
                 bucket = %self.config.bucket,
                 configured = from,
                 region = to,

@@ -9,20 +9,22 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::body::{FaultSlot, Kept, Overdue, Patience, Progress, reread_body};
 use super::credentials::S3Credentials;
-use super::error::{S3Error, S3Fault};
+use super::error::{Refusal, S3Error, S3Fault};
+use super::mend::Tried;
 use super::response::refusal;
 use super::sign::{PayloadHash, empty_sha256, signed};
 use super::trace::Redacted;
+use super::wire::{S3Wire, Sending, Wire};
 use super::xml::{self, XmlError};
 use super::{PayloadSigning, S3Config, S3Limits};
 use crate::lifecycle::Backoff;
-use crate::model::{Clock, ErrorChain};
+use crate::model::Clock;
 use crate::net::http::{BodyLimit, HttpClient, RequestBody, ResponseBody, empty_body};
 use crate::objstore::{ErrorKind, RequestStats, UploadSource};
 
@@ -35,15 +37,6 @@ const ANSWER_LIMIT: BodyLimit = BodyLimit {
     name: "S3_ANSWER_BYTES_MAX",
     bytes: 8 << 20,
 };
-
-/// A clock less wrong than this is not the reason for a refusal (S3 tolerates 15 minutes).
-const SKEW_MS_MIN: u64 = 5 * 60 * 1000;
-
-/// Failed tries of one call that are told to nobody but debuggers: one or two are usual.
-const ATTEMPTS_QUIET: u32 = 3;
-
-/// What to do where the error itself does not tell.
-const REMEDY: &str = "check the server, and the network between here and there";
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("outrigger/", env!("CARGO_PKG_VERSION")));
@@ -61,8 +54,10 @@ pub(super) struct Client {
     pub(super) region: Mutex<String>,
     pub(super) discovery: tokio::sync::Mutex<()>,
     /// The server's clock minus ours.
-    skew_ms: AtomicI64,
+    pub(super) skew_ms: AtomicI64,
     jitter: AtomicU64,
+    /// What differs from S3.
+    pub(super) wire: Arc<dyn Wire>,
     /// Whether HEAD may ask for checksums: some servers refuse the header.
     pub(super) asks_checksum: AtomicBool,
     /// Counts and times what is sent.
@@ -70,25 +65,27 @@ pub(super) struct Client {
 }
 
 /// A request, to be signed and sent as often as it takes.
-pub(super) struct Call<'a> {
-    /// Its name in the S3 API.
-    pub(super) operation: &'static str,
-    pub(super) method: Method,
-    pub(super) key: Option<&'a str>,
+pub(in crate::objstore) struct Call<'a> {
+    /// Its name in the store's API.
+    pub(in crate::objstore) operation: &'static str,
+    pub(in crate::objstore) method: Method,
+    pub(in crate::objstore) key: Option<&'a str>,
+    /// A path that the store understands, where it is neither the bucket's nor the object's.
+    pub(in crate::objstore) elsewhere: Option<String>,
     /// Encoded already.
-    pub(super) query: String,
-    pub(super) headers: HeaderMap,
+    pub(in crate::objstore) query: String,
+    pub(in crate::objstore) headers: HeaderMap,
     pub(super) payload: Payload<'a>,
-    /// A header that, where the answer has it, must be this: the checksum's echo.
-    pub(super) echo: Option<(HeaderName, String)>,
+    /// What the answer's checksum must be where it has one.
+    pub(super) echo: Option<String>,
     /// Refuses an answer that is not the document asked for.
-    pub(super) check: Option<Check>,
+    pub(in crate::objstore) check: Option<Check>,
     /// Whether the answer's body is read here, or by whoever asks.
     pub(super) is_streamed: bool,
 }
 
 /// Whether a document is the one asked for.
-type Check = fn(&[u8]) -> Result<(), XmlError>;
+pub(in crate::objstore) type Check = fn(&[u8]) -> Result<(), XmlError>;
 
 /// The body of a request.
 pub(super) enum Payload<'a> {
@@ -110,22 +107,12 @@ pub(super) struct Reread<'a> {
 }
 
 /// A good answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) headers: HeaderMap,
+#[derive(Debug, Default)]
+pub(in crate::objstore) struct Reply {
+    pub(in crate::objstore) headers: HeaderMap,
     /// The body, unless it is streamed.
     pub(super) body: Bytes,
     pub(super) stream: Option<ResponseBody>,
-}
-
-/// Remedies that are tried once for each call.
-#[derive(Default)]
-struct Tried {
-    region: bool,
-    clock: bool,
-    credentials: bool,
-    /// Not a remedy: the operator was told that it takes long.
-    warned: bool,
 }
 
 /// Why one try failed.
@@ -144,11 +131,16 @@ impl<T: Into<S3Fault>> From<T> for Failed {
 // === impl Call ===
 
 impl<'a> Call<'a> {
-    pub(super) fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Self {
+    pub(in crate::objstore) fn new(
+        operation: &'static str,
+        method: Method,
+        key: Option<&'a str>,
+    ) -> Self {
         Self {
             operation,
             method,
             key,
+            elsewhere: None,
             query: String::new(),
             headers: HeaderMap::new(),
             payload: Payload::Empty,
@@ -177,38 +169,6 @@ impl Payload<'_> {
     }
 }
 
-// === impl Tried ===
-
-impl Tried {
-    /// Logs that a call is tried again: a warning, once, where that takes long already.
-    fn say(&mut self, operation: &'static str, attempts: u32, delay: Duration, fault: &S3Fault) {
-        let err = ErrorChain(fault).to_string();
-        let stalled = matches!(fault, S3Fault::Stalled { .. } | S3Fault::NoAnswer { .. });
-        if (attempts >= ATTEMPTS_QUIET || stalled) && !self.warned {
-            self.warned = true;
-            let remedy = fault.remedy().unwrap_or(REMEDY);
-            tracing::warn!(
-                component = "s3",
-                operation,
-                attempts,
-                ?delay,
-                err,
-                remedy,
-                "the request has not succeeded so far; trying again"
-            );
-        } else {
-            tracing::debug!(
-                component = "s3",
-                operation,
-                attempts,
-                ?delay,
-                err,
-                "trying again"
-            );
-        }
-    }
-}
-
 // === impl Client ===
 
 impl Client {
@@ -232,6 +192,9 @@ impl Client {
             skew_ms: AtomicI64::new(0),
             jitter: AtomicU64::new(jitter_seed),
             asks_checksum: AtomicBool::new(true),
+            wire: Arc::new(S3Wire {
+                remedy: Refusal::s3_remedy,
+            }),
             requests: RequestStats::default(),
             config,
             clock,
@@ -268,15 +231,11 @@ impl Client {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let url = match url {
-                Some(url) => url.to_owned(),
-                None => self.address.url(&region, call.key, &call.query),
-            };
             let fault = match self.credentials.current().await {
                 Err(error) => S3Fault::Credentials(error.into()),
                 Ok(credentials) => {
                     match self
-                        .timed(call, &url, &region, credentials.as_ref(), attempts)
+                        .timed(call, url, &region, credentials.as_ref(), attempts)
                         .await
                     {
                         Ok(reply) => return Ok(reply),
@@ -284,7 +243,7 @@ impl Client {
                         Err(Failed::Fault(fault)) => {
                             if self
                                 .mend(&fault, &mut tried, &mut region, credentials)
-                                .await
+                                .await?
                             {
                                 continue;
                             }
@@ -295,72 +254,30 @@ impl Client {
             };
             let operation = call.operation;
             if !fault.is_retryable() || attempts >= self.config.attempts_max.get() {
-                let place = url.split('?').next().unwrap_or_default().to_owned();
+                let told = match url {
+                    Some(url) => url.to_owned(),
+                    None => self.address.url(&region, call.key, &call.query),
+                };
                 return Err(ErrorKind::S3(Box::new(S3Error {
+                    store: self.wire.component(),
                     operation,
-                    place,
+                    place: told.split('?').next().unwrap_or_default().to_owned(),
                     attempts,
                     fault,
                 })));
             }
             let wanted = fault.refusal().and_then(|refusal| refusal.retry_after);
             let delay = backoff.next_delay().max(wanted.unwrap_or_default());
-            tried.say(operation, attempts, delay, &fault);
+            let named = (self.wire.component(), operation);
+            tried.say(named, attempts, delay, &fault);
             tokio::time::sleep(delay).await;
         }
     }
 
-    /// Does what can be done about a refusal, once for each reason; whether it is worth a try.
-    async fn mend(
-        &self,
-        fault: &S3Fault,
-        tried: &mut Tried,
-        region: &mut String,
-        credentials: Option<Credentials>,
-    ) -> bool {
-        let Some(refusal) = fault.refusal() else {
-            return false;
-        };
-        let bare = !refusal.documented;
-        if let Some(other) = &refusal.region
-            && other != region
-            && !tried.region
-            && (refusal.status.is_redirection() || refusal.status == StatusCode::BAD_REQUEST)
-        {
-            tried.region = true;
-            self.moved(region, other);
-            region.clone_from(other);
-            return true;
-        }
-        let skew_ms = refusal.skew_ms.unwrap_or(0);
-        let may_be_skewed = bare
-            && refusal.status == StatusCode::FORBIDDEN
-            && skew_ms.unsigned_abs() >= SKEW_MS_MIN;
-        let known_ms = self.skew_ms.load(Ordering::Relaxed);
-        if (refusal.is_skewed() || may_be_skewed) && !tried.clock && skew_ms != known_ms {
-            tried.clock = true;
-            tracing::warn!(
-                component = "s3",
-                skew_seconds = skew_ms / 1000,
-                remedy = "set this machine's clock (NTP)",
-                "this machine's clock differs from the server's; requests are signed with the \
-                 server's time"
-            );
-            self.skew_ms.store(skew_ms, Ordering::Relaxed);
-            return true;
-        }
-        // A HEAD's 400 says nothing; it may be an expired token.
-        let may_be_expired = bare && refusal.status == StatusCode::BAD_REQUEST;
-        if let Some(credentials) = credentials
-            && credentials.session_token().is_some()
-            && (refusal.is_expired_token() || may_be_expired)
-            && !tried.credentials
-        {
-            tried.credentials = true;
-            self.credentials.invalidate(&credentials);
-            return true;
-        }
-        false
+    /// A name for an upload in parts that no other upload has.
+    pub(super) fn new_upload_id(&self) -> String {
+        let drawn = self.jitter.fetch_add(0x9e37_79b9, Ordering::Relaxed);
+        format!("{:016x}{drawn:016x}", self.clock.now_ns())
     }
 
     /// The time for signatures.
@@ -373,7 +290,7 @@ impl Client {
     async fn timed(
         &self,
         call: &Call<'_>,
-        url: &str,
+        url: Option<&str>,
         region: &str,
         credentials: Option<&Credentials>,
         attempts: u32,
@@ -382,6 +299,13 @@ impl Client {
             self.requests.retried(call.operation);
         }
         let began = Instant::now();
+        let url = match url {
+            Some(url) => url.to_owned(),
+            None => match self.wire.url(call).await? {
+                Some(url) => url,
+                None => self.address.url(region, call.key, &call.query),
+            },
+        };
         let outcome = self.attempt(call, url, region, credentials).await;
         let took = began.elapsed();
         self.requests.record(call.operation, took, outcome.is_ok());
@@ -391,11 +315,11 @@ impl Client {
     async fn attempt(
         &self,
         call: &Call<'_>,
-        url: &str,
+        mut url: String,
         region: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Reply, Failed> {
-        let uri: Uri = url.parse().map_err(http::Error::from)?;
+        let mut uri: Uri = url.parse().map_err(http::Error::from)?;
         let progress = Progress::new(call.payload.length());
         let fault = FaultSlot::default();
         let body = self.body(call, &progress, &fault).await?;
@@ -412,13 +336,25 @@ impl Client {
             let now_ns = self.signing_time_ns();
             signed(
                 &call.method,
-                url,
+                &url,
                 &mut headers,
                 &hash,
                 credentials,
                 region,
                 now_ns,
             )?;
+        }
+        let told = url.clone();
+        let mut sending = Sending {
+            method: &call.method,
+            url: &mut url,
+            headers: &mut headers,
+            length: call.payload.length(),
+            now_ns: self.signing_time_ns(),
+        };
+        self.wire.authorize(&mut sending).await?;
+        if url != told {
+            uri = url.parse().map_err(http::Error::from)?;
         }
         let mut request = Request::builder()
             .method(call.method.clone())
@@ -427,7 +363,8 @@ impl Client {
         *request.headers_mut() = headers;
         if self.config.trace {
             let headers = Redacted(request.headers());
-            tracing::debug!(component = "s3", method = %call.method, url, %headers, "request");
+            let (component, url) = (self.wire.component(), told);
+            tracing::debug!(component, method = %call.method, url, %headers, "request");
         }
         let response = match self.exchange(request, &progress).await {
             Ok(response) => response,
@@ -438,7 +375,8 @@ impl Client {
         };
         if self.config.trace {
             let headers = Redacted(response.headers());
-            tracing::debug!(component = "s3", status = %response.status(), %headers, "response");
+            let component = self.wire.component();
+            tracing::debug!(component, status = %response.status(), %headers, "response");
         }
         Ok(self.judge(call, response, credentials).await?)
     }
@@ -493,7 +431,8 @@ impl Client {
         let (parts, body) = response.into_parts();
         let refused = |body: &[u8]| {
             let now_ns = self.clock.now_ns();
-            let refusal = refusal(parts.status, &parts.headers, body, credentials, now_ns);
+            let mut refusal = refusal(parts.status, &parts.headers, body, credentials, now_ns);
+            refusal.remedies = self.wire.remedy();
             S3Fault::Refused(Box::new(refusal))
         };
         if !parts.status.is_success() {
@@ -501,14 +440,12 @@ impl Client {
             let body = self.read(body).await.unwrap_or_default();
             return Err(refused(&body));
         }
-        if let Some((name, sent)) = &call.echo
-            && let Some(stored) = parts.headers.get(name)
-            && stored.as_bytes() != sent.as_bytes()
+        if let Some(sent) = &call.echo
+            && let Some(stored) = self.wire.echoed(&parts.headers)
+            && stored != *sent
         {
-            return Err(S3Fault::ChecksumDiffers {
-                sent: sent.clone(),
-                stored: String::from_utf8_lossy(stored.as_bytes()).into_owned(),
-            });
+            let sent = sent.clone();
+            return Err(S3Fault::ChecksumDiffers { sent, stored });
         }
         if call.is_streamed {
             return Ok(Reply {

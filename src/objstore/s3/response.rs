@@ -14,6 +14,14 @@ use super::xml;
 /// A server that wants longer is asked again all the same; the next sync comes soon enough.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
+/// Where S3, Google, Azure and Swift tell a request's id.
+const REQUEST_ID: [&str; 4] = [
+    "x-amz-request-id",
+    "x-guploader-uploadid",
+    "x-ms-request-id",
+    "x-trans-id",
+];
+
 /// Texts of servers are cut here.
 const TEXT_CHARS_MAX: usize = 500;
 
@@ -26,18 +34,21 @@ pub(super) fn refusal(
     now_ns: i128,
 ) -> Refusal {
     let document = xml::error_document(body);
-    let documented = document.is_some();
-    let document = document.unwrap_or_default();
-    let code = match document.code.as_str() {
-        "" => code_of(status).to_owned(),
-        code => cut(code),
-    };
     let header = |name: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_owned()
     };
+    // Azure says it in a header too, and to HEAD only there.
+    let told = header("x-ms-error-code");
+    let documented = document.is_some() || !told.is_empty();
+    let document = document.unwrap_or_default();
+    let code = match document.code.as_str() {
+        "" if !told.is_empty() => cut(&told),
+        "" => code_of(status).to_owned(),
+        code => cut(code),
+    };
     let request_id = match document.request_id.as_str() {
-        "" => header("x-amz-request-id"),
+        "" => cut(&REQUEST_ID.map(header).concat()),
         id => cut(id),
     };
     let region = match header("x-amz-bucket-region") {
@@ -56,6 +67,7 @@ pub(super) fn refusal(
         skew_ms: skew_ms(headers, now_ns),
         retry_after: retry_after(headers),
         documented,
+        remedies: Refusal::s3_remedy,
     }
 }
 
@@ -70,6 +82,8 @@ fn code_of(status: StatusCode) -> &'static str {
         405 => "MethodNotAllowed",
         412 => "PreconditionFailed",
         416 => "InvalidRange",
+        // Swift, where a body is not what its tag says.
+        422 => "BadDigest",
         429 | 503 => "SlowDown",
         500 => "InternalError",
         501 => "NotImplemented",

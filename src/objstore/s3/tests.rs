@@ -6,6 +6,8 @@ mod pitfalls;
 mod s3s_server;
 mod servers;
 
+pub(in crate::objstore) use s3s_server::S3sServer;
+
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 

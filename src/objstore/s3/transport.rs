@@ -32,7 +32,7 @@ pub struct HttpConfig {
 /// The mapping `http_config`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct HttpKeys {
+pub(in crate::objstore) struct HttpKeys {
     idle_conn_timeout: Option<PromDuration>,
     response_header_timeout: Option<PromDuration>,
     tls_handshake_timeout: Option<PromDuration>,
@@ -115,7 +115,7 @@ impl Default for HttpConfig {
 // === impl HttpKeys ===
 
 impl HttpKeys {
-    pub(super) fn config(self) -> HttpConfig {
+    pub(in crate::objstore) fn config(self) -> HttpConfig {
         let tls = self.tls_config.unwrap_or_default();
         let set = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
         // There is one host, so the limit for all hosts is one for this one too.
@@ -146,7 +146,7 @@ impl HttpKeys {
     }
 
     /// What is odd and yet no error, for the log.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    pub(in crate::objstore) fn warnings(&self) -> Vec<String> {
         let nested = self.tls_config.as_ref();
         let nested = nested.and_then(|tls| tls.insecure_skip_verify);
         match nested == Some(true) && self.insecure_skip_verify != Some(true) {

@@ -2,13 +2,12 @@
 //! server does not take the integrity check.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::body::Kept;
 use super::error::S3Fault;
-use super::integrity::{S3Integrity, Summing, Sums, Verdict, Wanted, crc64_text};
-use super::object::{CHECKSUM_CRC64NVME, creation_headers, md5_header, text_header};
+use super::integrity::{S3Integrity, Summing, Sums, Verdict, Wanted};
 use super::request::{Call, Client, Payload, Reply, Reread};
 use crate::objstore::{ByteRuns, ErrorKind, PartPlan, UploadSource, Uploaded};
 
@@ -127,7 +126,8 @@ pub(super) async fn upload(
                 let Some(next) = shared.verdict.instead_of(check) else {
                     break;
                 };
-                tracing::debug!(component = "s3", key, from = %check, to = %next, "starting over");
+                let component = client.wire.component();
+                tracing::debug!(component, key, from = %check, to = %next, "starting over");
                 check = next;
                 refusal = told;
             }
@@ -138,7 +138,7 @@ pub(super) async fn upload(
             }
             Reason::Differs => {
                 tracing::info!(
-                    component = "s3",
+                    component = client.wire.component(),
                     key,
                     "the file changed since it was sent; all of it is sent again"
                 );
@@ -161,10 +161,11 @@ async fn first_check(
     source: &dyn UploadSource,
 ) -> S3Integrity {
     let current = shared.verdict.current();
+    let first = shared.verdict.first;
     let other = match current {
-        S3Integrity::Crc64Nvme => shared.verdict.instead_of(current),
-        S3Integrity::None => Some(S3Integrity::Crc64Nvme),
-        S3Integrity::ContentMd5 => None,
+        S3Integrity::None => Some(first),
+        current if current == first => shared.verdict.instead_of(current),
+        _ => None,
     };
     match (other, source.progress().earlier().await) {
         (Some(other), Some(earlier))
@@ -179,14 +180,16 @@ async fn first_check(
 
 /// How the object is cut. A part size that would make too many parts is raised, and said.
 fn plan(client: &Client, key: &str, size_bytes: u64) -> PartPlan {
-    let plan = PartPlan::new(size_bytes, client.config.part_bytes);
+    let parts_max = client.wire.parts_max();
+    let plan = PartPlan::within(size_bytes, client.config.part_bytes, parts_max);
     if plan.part_bytes() != client.config.part_bytes {
         tracing::info!(
-            component = "s3",
+            component = client.wire.component(),
             key,
             part_size = client.config.part_bytes,
             raised_to = plan.part_bytes(),
-            "S3 takes 10,000 parts at most, so this object's parts are larger"
+            parts_max,
+            "the store takes no more parts, so this object's are larger"
         );
     }
     plan
@@ -205,8 +208,8 @@ impl<'a> Upload<'a> {
         self.finish(&mut *runs).await?;
         // Nothing of the source is read any more; what it holds must not wait for the network.
         drop(runs);
-        let mut call = Call::new("PutObject", Method::PUT, Some(self.key));
-        call.headers = creation_headers(&self.client.config);
+        let wire = &self.client.wire;
+        let mut call = wire.put_call(&self.client.config, self.key);
         let crc64 = filled.sums.crc64;
         self.protect(&mut call, &filled.sums);
         call.payload = filled.payload;
@@ -233,8 +236,8 @@ impl<'a> Upload<'a> {
         let permit = self.shared.permits.acquire().await;
         let permit = permit.expect("the permits are never closed");
         let wanted = Wanted {
-            md5: self.check == S3Integrity::ContentMd5,
             sha256: self.client.signs_payload(),
+            ..self.wanted()
         };
         let length = range.end - range.start;
         let fits = length <= self.shared.body_bytes_max;
@@ -306,18 +309,21 @@ impl<'a> Upload<'a> {
         }
     }
 
+    /// The sums that the check in use takes.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            md5: self.check == S3Integrity::ContentMd5,
+            sha256: false,
+            crc32c: self.check == S3Integrity::Crc32c,
+        }
+    }
+
     /// Adds the check in use.
     pub(super) fn protect(&self, call: &mut Call<'_>, sums: &Sums) {
-        match (self.check, &sums.md5) {
-            (S3Integrity::Crc64Nvme, _) => {
-                let text = crc64_text(sums.crc64);
-                call.headers.insert(CHECKSUM_CRC64NVME, text_header(&text));
-                call.echo = Some((CHECKSUM_CRC64NVME, text));
-            }
-            (S3Integrity::ContentMd5, Some(md5)) => {
-                call.headers.insert("content-md5", md5_header(md5));
-            }
-            (S3Integrity::ContentMd5 | S3Integrity::None, _) => {}
+        if let Some(protection) = self.client.wire.protection(self.check, sums) {
+            let (name, value) = protection.header;
+            call.headers.insert(name, value);
+            call.echo = protection.echo;
         }
     }
 
@@ -325,8 +331,11 @@ impl<'a> Upload<'a> {
     pub(super) fn is_echoed(&self, reply: &Reply) -> Result<(), Ended> {
         let bucket = &self.client.config.bucket;
         let verdict = &self.shared.verdict;
-        let echoes = |headers: &HeaderMap| headers.contains_key(CHECKSUM_CRC64NVME);
-        if self.check != S3Integrity::Crc64Nvme || echoes(&reply.headers) {
+        let echoes = |headers: &HeaderMap| self.client.wire.echoed(headers).is_some();
+        if self.check != verdict.first
+            || self.check == S3Integrity::ContentMd5
+            || echoes(&reply.headers)
+        {
             verdict.settle(self.check, bucket);
             self.client.requests.integrity(self.check.name());
             return Ok(());

@@ -35,6 +35,9 @@ pub enum XmlError {
         /// The one asked for.
         wanted: &'static str,
     },
+    /// Not JSON, or not what was asked for.
+    #[error("the answer is not the JSON that was asked for")]
+    Json(#[from] serde_json::Error),
     /// An element that must be there is not.
     #[error("the answer has no <{0}>")]
     Missing(&'static str),
@@ -61,11 +64,11 @@ pub(super) struct ErrorDocument {
 
 /// A page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ListPage {
-    pub(super) keys: Vec<String>,
-    pub(super) prefixes: Vec<String>,
+pub(in crate::objstore) struct ListPage {
+    pub(in crate::objstore) keys: Vec<String>,
+    pub(in crate::objstore) prefixes: Vec<String>,
     /// What the next page is asked for with; `None` at the last one.
-    pub(super) next: Option<String>,
+    pub(in crate::objstore) next: Option<String>,
 }
 
 /// The answer to CompleteMultipartUpload.
@@ -130,7 +133,7 @@ fn walk(
 }
 
 /// As [`walk`], for a document whose root must be `wanted`.
-fn walk_in(
+pub(in crate::objstore) fn walk_in(
     document: &[u8],
     wanted: &'static str,
     visit: impl FnMut(&str, String) -> Result<(), XmlError>,

@@ -19,6 +19,7 @@ mod s3;
 mod samples;
 mod site;
 mod store_client;
+mod stores;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ pub(crate) use samples::{
 };
 pub(crate) use site::{LABELS, Site};
 pub(crate) use store_client::{StoreClient, matcher, pairs};
+pub(crate) use stores::{Azurite, FakeStore, mirrored};
 
 /// How long anything may take before the test counts as broken. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);

@@ -48,13 +48,18 @@ impl SignedS3 {
     /// Keeps its objects below `root`. Requests may name the bucket in the path or, below
     /// [`HOST`], in the host name.
     pub(crate) fn start(root: &Path) -> Self {
+        Self::start_as(HOST, root)
+    }
+
+    /// As [`SignedS3::start`], below another host.
+    pub(crate) fn start_as(host: &str, root: &Path) -> Self {
         std::fs::create_dir_all(root.join(BUCKET)).unwrap();
         let runtime = runtime();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        builder.set_host(SingleDomain::new(HOST).unwrap());
+        builder.set_host(SingleDomain::new(host).unwrap());
         let service = builder.build();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

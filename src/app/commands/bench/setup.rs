@@ -112,17 +112,15 @@ impl Setup {
     }
 
     fn part_bytes(&self) -> Option<NonZeroU64> {
-        match &self.config.provider {
-            Provider::Filesystem { .. } => None,
-            Provider::S3(settings) => Some(settings.client.part_bytes),
-        }
+        let client = self.config.provider.client();
+        client.map(|client| client.part_bytes)
     }
 
     /// The bucket with these settings, and connections of its own.
     pub(super) fn target(&self, setting: Setting) -> anyhow::Result<Target> {
         let mut config = self.config.clone();
-        if let (Provider::S3(settings), Some(bytes)) = (&mut config.provider, setting.part_bytes) {
-            settings.client.part_bytes = bytes;
+        if let (Some(client), Some(bytes)) = (config.provider.client_mut(), setting.part_bytes) {
+            client.part_bytes = bytes;
         }
         let requests = RequestStats::default();
         let mut registry = Registry::default();
@@ -176,11 +174,10 @@ impl Setup {
     pub(super) fn bucket_name(&self) -> String {
         match &self.config.provider {
             Provider::Filesystem { directory } => format!("fs: {}", directory.display()),
-            Provider::S3(settings) => {
-                let client = &settings.client;
+            provider => provider.client().map_or_else(String::new, |client| {
                 let scheme = if client.insecure { "http" } else { "https" };
                 format!("{} at {scheme}://{}", client.bucket, client.endpoint)
-            }
+            }),
         }
     }
 
@@ -198,10 +195,7 @@ impl Setup {
     }
 
     pub(super) fn provider(&self) -> &'static str {
-        match &self.config.provider {
-            Provider::Filesystem { .. } => "FILESYSTEM",
-            Provider::S3(_) => "S3",
-        }
+        self.config.provider.kind()
     }
 
     pub(super) async fn open(&self, directory: &Path) -> anyhow::Result<Dir> {
@@ -227,18 +221,19 @@ fn engine(args: &UploadBenchArgs) -> anyhow::Result<DiskEngine> {
 /// Where the bucket has no parts, or none of that size.
 fn set_part_size(args: &UploadBenchArgs, config: &mut BucketConfig) -> anyhow::Result<()> {
     let asked = args.engine.part_size;
-    match &mut config.provider {
-        Provider::Filesystem { .. } => anyhow::ensure!(
+    let kind = config.provider.kind();
+    match config.provider.client_mut() {
+        None => anyhow::ensure!(
             asked.is_none() && !args.run.sweep.part_size,
-            "a FILESYSTEM bucket has no parts: leave out --part-size and --sweep=part-size"
+            "a {kind} bucket has no parts: leave out --part-size and --sweep=part-size"
         ),
-        Provider::S3(settings) => {
+        Some(client) => {
             if let Some(bytes) = asked {
                 anyhow::ensure!(
                     PART_BYTES.contains(&bytes.get()),
-                    "--part-size={bytes} is out of range: S3 takes 5 MiB to 5 GiB"
+                    "--part-size={bytes} is out of range: {kind} takes 5 MiB to 5 GiB"
                 );
-                settings.client.part_bytes = bytes;
+                client.part_bytes = bytes;
             }
         }
     }

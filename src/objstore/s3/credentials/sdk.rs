@@ -38,7 +38,7 @@ const REGION_DEFAULT: &str = "us-east-1";
 
 /// Sends requests about credentials.
 #[derive(Clone, Debug)]
-pub(super) struct SdkClient {
+pub(in crate::objstore) struct SdkClient {
     http: ClientConfig,
     /// Replaces scheme and authority of every request, and comes before its path.
     endpoint: Option<Uri>,
@@ -53,7 +53,7 @@ struct Connector {
 
 /// An exchange about credentials failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExchangeError {
+pub(in crate::objstore) enum ExchangeError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error("no answer within {after:?}")]
@@ -66,7 +66,7 @@ pub(super) struct WallClock(pub(super) Clock);
 // === impl SdkClient ===
 
 impl SdkClient {
-    pub(super) fn new(http: ClientConfig) -> Self {
+    pub(in crate::objstore) fn new(http: ClientConfig) -> Self {
         Self {
             http,
             endpoint: None,
@@ -94,7 +94,7 @@ impl SdkClient {
     }
 
     /// One exchange, with the answer read whole.
-    pub(super) async fn exchange(
+    pub(in crate::objstore) async fn exchange(
         &self,
         request: Request<Bytes>,
         connect_timeout: Duration,

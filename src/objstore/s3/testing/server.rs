@@ -12,7 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::store::{Answer, Checksums, Store, refusal};
+use super::azure::AzureService;
+use super::store::{Answer, Checksums, Service, Store, refusal};
+use super::swift::SwiftService;
 use crate::net::http::percent_decoded;
 
 /// Longest header and longest body that are taken.
@@ -47,6 +49,8 @@ pub enum Fault {
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct SeenRequest {
+    /// The method.
+    pub method: String,
     /// Its name in the S3 API, or "Other".
     pub operation: &'static str,
     /// What it is about: `bucket`, or `bucket/name` of an object.
@@ -59,8 +63,8 @@ pub struct SeenRequest {
     pub body_bytes: u64,
 }
 
-/// An S3 server in memory, with any bucket in path style, that misbehaves on request. It checks the
-/// sums of bodies, not signatures. It ends when it is dropped.
+/// An S3 server in memory, with any bucket in path style, that misbehaves on request; or one of
+/// another store. It checks the sums of bodies, not signatures. It ends when it is dropped.
 pub struct FakeS3 {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -70,7 +74,7 @@ pub struct FakeS3 {
 type Decide = dyn Fn(&SeenRequest) -> Fault + Send + Sync;
 
 struct Shared {
-    store: Mutex<Store>,
+    store: Mutex<Box<dyn Service>>,
     traffic: Mutex<Traffic>,
     decide: Mutex<Arc<Decide>>,
 }
@@ -97,10 +101,51 @@ impl FakeS3 {
         checksums: Checksums,
         decide: impl Fn(&SeenRequest) -> Fault + Send + Sync + 'static,
     ) -> io::Result<Self> {
+        Self::serving(Box::new(Store::new(checksums)), decide).await
+    }
+
+    /// As [`FakeS3::start`], a server that speaks Google's XML API and gives tokens at `/token` to
+    /// whoever signs with the key whose public half this is. It has every bucket in path style.
+    ///
+    /// # Errors
+    /// Where loopback has no port.
+    pub async fn google(
+        public_key: Vec<u8>,
+        decide: impl Fn(&SeenRequest) -> Fault + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        Self::serving(Box::new(Store::google(public_key)), decide).await
+    }
+
+    /// As [`FakeS3::start`], a server that speaks Azure's Blob API, takes any signature, and has
+    /// the account `account`.
+    ///
+    /// # Errors
+    /// Where loopback has no port.
+    pub async fn azure(
+        decide: impl Fn(&SeenRequest) -> Fault + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        Self::serving(Box::new(AzureService::default()), decide).await
+    }
+
+    /// As [`FakeS3::start`], a server that speaks Swift and Keystone, with the containers `blocks`
+    /// and `segments`, and the user `user` with the password `hidden`.
+    ///
+    /// # Errors
+    /// Where loopback has no port.
+    pub async fn swift(
+        decide: impl Fn(&SeenRequest) -> Fault + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        Self::serving(Box::new(SwiftService::default()), decide).await
+    }
+
+    async fn serving(
+        service: Box<dyn Service>,
+        decide: impl Fn(&SeenRequest) -> Fault + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            store: Mutex::new(Store::new(checksums)),
+            store: Mutex::new(service),
             traffic: Mutex::default(),
             decide: Mutex::new(Arc::new(decide)),
         });
@@ -131,7 +176,7 @@ impl FakeS3 {
 
     /// From now on parts but the last are at least so long; the real one wants 5 MiB.
     pub fn set_part_bytes_min(&self, bytes: usize) {
-        lock(&self.shared.store).part_bytes_min = bytes;
+        lock(&self.shared.store).set_part_bytes_min(bytes);
     }
 
     /// `host:port`.
@@ -208,7 +253,7 @@ impl Shared {
                 lock(&self.traffic).seen.push(seen);
                 return std::future::pending().await;
             }
-            let is_head = seen.operation == "HeadObject";
+            let is_head = seen.method == "HEAD";
             let answer = self.answer(&mut stream, seen, length, fault).await?;
             let mut bytes = wire(&answer, is_head);
             let whole = bytes.len();
@@ -340,12 +385,14 @@ fn seen(method: &str, target: &str, headers: HeaderMap) -> SeenRequest {
         ("HEAD", true) => "HeadObject",
         ("GET", true) if has("uploadId") => "ListParts",
         ("GET", true) => "GetObject",
+        ("POST", false) if name == "token" => "Token",
         ("GET", false) if has("location") => "GetBucketLocation",
         ("GET", false) if has("list-type") => "ListObjectsV2",
         ("GET", false) => "ListObjects",
         _ => "Other",
     };
     SeenRequest {
+        method: method.to_owned(),
         operation,
         name: percent_decoded(name),
         query,

@@ -11,7 +11,7 @@ use md5::{Digest as _, Md5};
 use serde::Deserialize;
 use sha2::Sha256;
 
-use super::{SeenRequest, text_header, uri_encoded};
+use super::{SeenRequest, google, text_header, uri_encoded};
 
 const CRC64: &str = "x-amz-checksum-crc64nvme";
 const CHECKSUM_MODE: &str = "x-amz-checksum-mode";
@@ -32,13 +32,30 @@ pub enum Checksums {
 pub(super) type Answer = Response<Bytes>;
 
 /// Status and S3 code.
-type Refused = (u16, &'static str);
+pub(super) type Refused = (u16, &'static str);
+
+/// What answers requests, and keeps what they bring.
+pub(super) trait Service: Send {
+    /// Does what is asked for, or says why not; nothing is kept unless `keeps`.
+    fn answer(&mut self, seen: &SeenRequest, body: Bytes, keeps: bool) -> Answer;
+
+    /// Every object, by bucket and name.
+    fn contents(&self) -> BTreeMap<String, Bytes>;
+
+    /// How many uploads are open that hold so many parts or more.
+    fn uploads(&self, parts_min: usize) -> usize;
+
+    /// From now on parts but the last are at least so long.
+    fn set_part_bytes_min(&mut self, bytes: usize);
+}
 
 /// Objects and uploads in parts.
 pub(super) struct Store {
     checksums: Checksums,
+    /// Google's, with the public key that assertions must be signed with.
+    google: Option<Vec<u8>>,
     /// Of parts but the last.
-    pub(super) part_bytes_min: usize,
+    part_bytes_min: usize,
     /// By `bucket/name`.
     objects: BTreeMap<String, Object>,
     /// By the object's `bucket/name` and an id.
@@ -73,6 +90,7 @@ impl Store {
     pub(super) fn new(checksums: Checksums) -> Self {
         Self {
             checksums,
+            google: None,
             part_bytes_min: 0,
             objects: BTreeMap::new(),
             uploads: BTreeMap::new(),
@@ -80,30 +98,16 @@ impl Store {
         }
     }
 
-    pub(super) fn contents(&self) -> BTreeMap<String, Bytes> {
-        let objects = self.objects.iter();
-        objects
-            .map(|(name, object)| (name.clone(), object.content.clone()))
-            .collect()
+    pub(super) fn google(public_key: Vec<u8>) -> Self {
+        Self {
+            google: Some(public_key),
+            ..Self::new(Checksums::Ignore)
+        }
     }
 
     fn insert(&mut self, name: &str, content: Bytes, crc64: Option<HeaderValue>) {
         let object = Object { content, crc64 };
         self.objects.insert(name.to_owned(), object);
-    }
-
-    /// How many uploads are open that hold so many parts or more.
-    pub(super) fn uploads(&self, parts_min: usize) -> usize {
-        let uploads = self.uploads.values();
-        uploads.filter(|parts| parts.len() >= parts_min).count()
-    }
-
-    /// Does what is asked for, or says why not; nothing is kept unless `keeps`.
-    pub(super) fn answer(&mut self, seen: &SeenRequest, body: Bytes, keeps: bool) -> Answer {
-        let answer = self
-            .checked(seen, &body)
-            .and_then(|()| self.perform(seen, body, keeps));
-        answer.unwrap_or_else(|(status, code)| refusal(status, code, &[]))
     }
 
     /// Refuses what a strict server refuses.
@@ -250,6 +254,40 @@ impl Store {
     }
 }
 
+impl Service for Store {
+    fn answer(&mut self, seen: &SeenRequest, body: Bytes, keeps: bool) -> Answer {
+        let outcome = match &self.google {
+            Some(key) if seen.operation == "Token" => google::token(key, &body),
+            Some(_) => google::checked(seen, &body).and_then(|()| {
+                let answer = self.perform(seen, body.clone(), keeps)?;
+                let object = self.objects.get(&seen.name);
+                let content = object.map(|object| object.content.clone());
+                Ok(google::with_hash(seen, answer, &body, content.as_ref()))
+            }),
+            None => self
+                .checked(seen, &body)
+                .and_then(|()| self.perform(seen, body, keeps)),
+        };
+        outcome.unwrap_or_else(|(status, code)| refusal(status, code, &[]))
+    }
+
+    fn contents(&self) -> BTreeMap<String, Bytes> {
+        let objects = self.objects.iter();
+        objects
+            .map(|(name, object)| (name.clone(), object.content.clone()))
+            .collect()
+    }
+
+    fn uploads(&self, parts_min: usize) -> usize {
+        let uploads = self.uploads.values();
+        uploads.filter(|parts| parts.len() >= parts_min).count()
+    }
+
+    fn set_part_bytes_min(&mut self, bytes: usize) {
+        self.part_bytes_min = bytes;
+    }
+}
+
 /// The parts of an upload in one, as `body` lists them all.
 fn whole(
     parts: &BTreeMap<u32, Bytes>,
@@ -286,7 +324,8 @@ fn completed(whole: &[u8], told: Option<&HeaderValue>) -> Result<Answer, Refused
     )))
 }
 
-fn read(seen: &SeenRequest, object: &Object) -> Answer {
+/// The content, or the range of it that is asked for.
+pub(super) fn ranged(seen: &SeenRequest, content: &Bytes) -> Answer {
     let range = seen.headers.get("range").and_then(|range| {
         let (start, end) = range
             .to_str()
@@ -294,12 +333,16 @@ fn read(seen: &SeenRequest, object: &Object) -> Answer {
             .strip_prefix("bytes=")?
             .split_once('-')?;
         let end = end.parse().unwrap_or(usize::MAX);
-        Some(start.parse().ok()?..=end.min(object.content.len() - 1))
+        Some(start.parse().ok()?..=end.min(content.len() - 1))
     });
-    let mut answer = match range {
-        Some(range) => plain(206, object.content.slice(range)),
-        None => plain(200, object.content.clone()),
-    };
+    match range {
+        Some(range) => plain(206, content.slice(range)),
+        None => plain(200, content.clone()),
+    }
+}
+
+fn read(seen: &SeenRequest, object: &Object) -> Answer {
+    let mut answer = ranged(seen, &object.content);
     if let Some(crc64) = &object.crc64
         && seen.headers.contains_key(CHECKSUM_MODE)
     {
@@ -331,7 +374,7 @@ fn crc64_text(content: &[u8]) -> String {
     BASE64_STANDARD.encode(checksum(CrcAlgorithm::Crc64Nvme, content).to_be_bytes())
 }
 
-fn plain(status: u16, body: Bytes) -> Answer {
+pub(super) fn plain(status: u16, body: Bytes) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::from_u16(status).expect("tests have good statuses");
     let date = HeaderValue::from_static("Thu, 01 Jan 2026 00:00:00 GMT");
@@ -340,7 +383,7 @@ fn plain(status: u16, body: Bytes) -> Answer {
 }
 
 /// Its last byte may go missing: what is left is a whole document all the same.
-fn document(text: &str) -> Answer {
+pub(super) fn document(text: &str) -> Answer {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{text}\n");
     plain(200, Bytes::from(text))
 }

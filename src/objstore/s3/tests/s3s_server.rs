@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Serves until dropped.
-pub(super) struct S3sServer {
+pub(in crate::objstore) struct S3sServer {
     addr: SocketAddr,
     directory: tempfile::TempDir,
     _tasks: JoinSet<()>,
@@ -19,7 +19,7 @@ pub(super) struct S3sServer {
 
 impl S3sServer {
     /// A server with the bucket `bucket`. `domain`: buckets below it are virtual hosts.
-    pub(super) async fn start(keys: (&str, &str), domain: Option<&str>) -> Self {
+    pub(in crate::objstore) async fn start(keys: (&str, &str), domain: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
         let files = s3s_fs::FileSystem::new(directory.path()).unwrap();
@@ -54,7 +54,7 @@ impl S3sServer {
         }
     }
 
-    pub(super) fn endpoint(&self) -> String {
+    pub(in crate::objstore) fn endpoint(&self) -> String {
         self.addr.to_string()
     }
 
