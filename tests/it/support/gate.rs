@@ -171,8 +171,8 @@ fn hand_on(client: TcpStream, upstream: SocketAddr, shared: &Shared) {
     down.join().unwrap();
 }
 
-/// As [`pump`], but a remote read or snapshot may be kept from the server. Requests are small and written
-/// whole, so one begins where a read does.
+/// As [`pump`], but a remote read or snapshot may be kept from the server. Requests are small and
+/// written whole, so one begins where a read does.
 fn pump_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = client.read(&mut bytes) {
