@@ -112,6 +112,10 @@ fn made_rules(grants: &Grants) -> Rules {
 fn dangerous_rules(grants: &Grants) -> Result<Rules, ConfinementError> {
     let mut calls = [DANGEROUS, DANGEROUS_OLDER].concat();
     let mut rules = Rules::new();
+    if grants.programs {
+        // Some keep credentials there.
+        calls.retain(|call| *call != libc::SYS_keyctl);
+    }
     if !grants.programs {
         calls.extend([PROGRAMS, PROCESSES_OLDER, STEWARDSHIP].concat());
         if !grants.signals {

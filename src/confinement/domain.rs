@@ -31,6 +31,9 @@ impl Landlock {
 /// Confines the calling thread to files, ports and signals. `newest`: rules that the kernel has
 /// and that are newer are left out.
 pub(super) fn enforce(grants: &Grants, newest: ABI) -> Result<Landlock, ConfinementError> {
+    if let Some(reason) = grants.without_rules {
+        return Err(ConfinementError::LeftOut(reason));
+    }
     let reading = AccessFs::ReadFile | AccessFs::ReadDir;
     let writing = reading
         | AccessFs::WriteFile
@@ -47,11 +50,9 @@ pub(super) fn enforce(grants: &Grants, newest: ABI) -> Result<Landlock, Confinem
     let ports = grants.listen.as_deref().filter(|_| has_ports(newest));
     let ports = ports.unwrap_or_default().iter().copied();
     let port = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::BindTcp));
-    let programs = grants.programs.then_some("/");
     let status = ruleset
         .add_rules(path_beneath_rules(&grants.read, reading & handled))?
         .add_rules(path_beneath_rules(&grants.write, writing & handled))?
-        .add_rules(path_beneath_rules(programs, reading | AccessFs::Execute))?
         .add_rules(ports.map(port))?
         .restrict_self()?;
     match status.landlock {

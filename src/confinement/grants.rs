@@ -24,8 +24,11 @@ pub struct Grants {
     pub listen: Option<Vec<u16>>,
     /// Whether processes outside get signals.
     pub signals: bool,
-    /// Whether other programs are run. They are confined as we are, so they may read all files.
+    /// Whether other programs are run. They are confined as we are, and nobody knows what they
+    /// need: only dangerous calls are forbidden.
     pub programs: bool,
+    /// Why there are no Landlock rules, which would keep from its work what must do it.
+    pub without_rules: Option<&'static str>,
     /// Whether io_uring is used.
     pub ring: bool,
 }
@@ -122,6 +125,11 @@ impl Grants {
         if path.exists() {
             self.write.insert(path.to_owned());
         }
+    }
+
+    /// Whether a path without symlinks was granted for reading.
+    pub(super) fn is_read(&self, path: &Path) -> bool {
+        path.ancestors().any(|above| self.read.contains(above))
     }
 
     /// Whether the root was granted for writing, which is everything.

@@ -19,6 +19,7 @@ mod tests;
 pub use calls::Seccomp;
 pub use domain::Landlock;
 pub use grants::{Absent, Grants};
+pub use system::hides_processes;
 
 /// Why a part of the confinement is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum ConfinementError {
     /// It has Landlock, switched off.
     #[error("Landlock is switched off (kernel parameter lsm=)")]
     LandlockOff,
+    /// They would keep from its work what must do it.
+    #[error("no Landlock rules, as {0}")]
+    LeftOut(&'static str),
     /// The kernel refuses the rules.
     #[error("Landlock")]
     Landlock(#[from] ::landlock::RulesetError),
@@ -68,7 +72,7 @@ impl ConfinementError {
     /// Whether it is no fault: the kernel just does not have it.
     pub fn is_absence(&self) -> bool {
         match self {
-            Self::NoLandlock | Self::LandlockOff | Self::Architecture => true,
+            Self::NoLandlock | Self::LandlockOff | Self::LeftOut(_) | Self::Architecture => true,
             Self::Landlock(_) | Self::Filter(_) | Self::Seccomp(_) => false,
         }
     }

@@ -350,19 +350,18 @@ fn child_that_runs_a_program() {
     let mut grants = grants(&scene);
     grants.programs = true;
     grants.listen = None;
+    grants.without_rules = Some("a program needs what it needs");
     let Confined { landlock, seccomp } = confine(&grants);
     assert_eq!(seccomp.unwrap(), Seccomp::Dangerous);
-    let script = "cat \"$0\" && ! echo x 2>/dev/null > \"$1\"";
+    assert!(landlock.unwrap_err().is_absence());
+    let script = "cat \"$0\" && echo x > \"$1\"";
     let ran = Command::new("sh")
         .args(["-c", script])
         .args([scene.join("outside/secret"), scene.join("outside/new")])
         .output()
         .unwrap();
     assert_eq!(ran.stdout, b"text");
-    match landlock {
-        Ok(_) => assert!(ran.status.success(), "{ran:?}"),
-        Err(_) => println!("{LEFT_OUT}"),
-    }
+    assert!(ran.status.success(), "{ran:?}");
     assert_eq!(rustix::process::chroot(&scene).err(), Some(Errno::PERM));
     let Ok(probe) = Command::new("python3")
         .args(["-c", "import ctypes"])
@@ -377,7 +376,6 @@ fn child_that_runs_a_program() {
         ("process_vm_readv", libc::SYS_process_vm_readv),
         ("bpf", libc::SYS_bpf),
         ("perf_event_open", libc::SYS_perf_event_open),
-        ("keyctl", libc::SYS_keyctl),
         ("userfaultfd", libc::SYS_userfaultfd),
         ("init_module", libc::SYS_init_module),
         ("kexec_load", libc::SYS_kexec_load),

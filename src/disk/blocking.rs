@@ -2,10 +2,12 @@
 //!
 //! The same operations as their namesakes without `_blocking`, and under the same rules.
 
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::dir::Root;
 use super::path::retry;
 use super::{Containment, Dir, DiskError, Entry, Faults, FileIdentity, FileStamp};
 
@@ -33,7 +35,7 @@ impl Dir {
     /// # Errors
     /// Where it can't be listed.
     pub fn list_blocking(&self, relative: impl AsRef<Path>) -> Result<Vec<Entry>, DiskError> {
-        self.call_blocking("list", relative.as_ref(), super::dir::Root::list)
+        self.call_blocking("list", relative.as_ref(), Root::list)
     }
 
     /// What identifies the content of `relative`, which may be anything that has a name, and the
@@ -42,7 +44,7 @@ impl Dir {
     /// # Errors
     /// Where it can't be told.
     pub fn stamp_blocking(&self, relative: impl AsRef<Path>) -> Result<FileStamp, DiskError> {
-        self.call_blocking("stat", relative.as_ref(), super::dir::Root::stamp)
+        self.call_blocking("stat", relative.as_ref(), Root::stamp)
     }
 
     /// A whole small file, and what identified it. Blocks.
@@ -64,12 +66,16 @@ impl Dir {
     /// # Errors
     /// Where nothing is there any more, or it can't be told.
     pub fn is_in_place_blocking(&self) -> Result<bool, DiskError> {
-        self.call_blocking("stat", Path::new(""), |root, relative| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let there = retry(|| rustix::fs::open(&root.path, flags, Mode::empty()))?;
-            let there = FileStamp::of(&rustix::fs::fstat(&there)?)?.identity;
-            let held = root.stamp(relative)?.identity;
-            Ok((there.device, there.inode) == (held.device, held.inode))
-        })
+        self.call_blocking("stat", Path::new(""), Root::is_in_place)
+    }
+}
+
+impl Root {
+    pub(super) fn is_in_place(&self, relative: &Path) -> io::Result<bool> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let there = retry(|| rustix::fs::open(&self.path, flags, Mode::empty()))?;
+        let there = FileStamp::of(&rustix::fs::fstat(&there)?)?.identity;
+        let held = self.stamp(relative)?.identity;
+        Ok((there.device, there.inode) == (held.device, held.inode))
     }
 }

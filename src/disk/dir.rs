@@ -127,6 +127,14 @@ impl Dir {
         self.call("stat", relative.as_ref(), Root::stamp).await
     }
 
+    /// Whether the path this directory was opened by still leads to it.
+    ///
+    /// # Errors
+    /// Where nothing is there any more, or it can't be told.
+    pub async fn is_in_place(&self) -> Result<bool, DiskError> {
+        self.call("stat", Path::new(""), Root::is_in_place).await
+    }
+
     /// Takes this directory for this [`Dir`] and its clones alone, until the last one is dropped
     /// or the process ends; `false` where another process, or another opening in this one, has it.
     /// It keeps out only those who ask as well. A file system that knows no such lock counts as

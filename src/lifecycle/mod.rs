@@ -7,6 +7,7 @@
 mod backoff;
 mod blocking;
 mod drain;
+mod plain_file;
 mod probe;
 mod reloading;
 mod signal;
@@ -15,6 +16,7 @@ mod supervisor;
 pub use backoff::Backoff;
 pub use blocking::{blocking, finished};
 pub use drain::{Drain, DrainTrigger};
+pub use plain_file::{OpenFileError, open_plain, read_at_most};
 pub use probe::{Probe, ProbeMetrics, ProbeStatus};
 pub use reloading::{ReadFiles, Reloading};
 pub use signal::Signals;

@@ -1,20 +1,19 @@
 //! Small files that hold credentials or tokens, read whole.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::lifecycle::{OpenFileError, open_plain, read_at_most};
 
 /// The content of a file of at most `bytes_max`; a device or a data file named by mistake must not
 /// fill the memory.
 pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(bytes_max + 1)
-        .read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > bytes_max {
-        true => Err(io::Error::other(format!("larger than {bytes_max} bytes"))),
-        false => Ok(bytes),
-    }
+    let file = open_plain(path).map_err(|error| match error {
+        OpenFileError::Io(error) => error,
+        error @ OpenFileError::NotAFile(_) => io::Error::other(error),
+    })?;
+    let bytes = read_at_most(file, bytes_max)?;
+    bytes.ok_or_else(|| io::Error::other(format!("larger than {bytes_max} bytes")))
 }
 
 /// As [`read`], off the threads that serve.

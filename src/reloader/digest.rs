@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -97,6 +98,7 @@ fn add_tree(hasher: &mut Sha256, root: &Path) -> Result<(), ReloaderError> {
     walk(root, &mut |found| {
         match found {
             Found::Dir(_) => {}
+            Found::LinkToFile(path) if is_denied(&path) => add_unread(hasher, &path)?,
             Found::File(path) | Found::LinkToFile(path) => {
                 if !add_file(hasher, &path, RULES_FLAG, &mut bytes_left)? {
                     return Err(ReloaderError::TooLarge {
@@ -127,6 +129,25 @@ fn begin(hasher: &mut Sha256, path: &Path) {
     hasher.update(DIVIDER);
     hasher.update(path.as_os_str().as_bytes());
     hasher.update(DIVIDER);
+}
+
+/// Whether a file that a symlink leads to may not be read here, which Prometheus may.
+fn is_denied(path: &Path) -> bool {
+    fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// What can be told of such a file without its content: a change shows all the same.
+fn add_unread(hasher: &mut Sha256, path: &Path) -> Result<(), ReloaderError> {
+    let seen = fs::metadata(path);
+    let seen = seen.map_err(|source| file::unreadable("look at", path, RULES_FLAG, source))?;
+    begin(hasher, path);
+    for number in [seen.dev(), seen.ino(), seen.len()] {
+        hasher.update(number.to_be_bytes());
+    }
+    for number in [seen.mtime(), seen.mtime_nsec()] {
+        hasher.update(number.to_be_bytes());
+    }
+    Ok(())
 }
 
 /// Whether it was no more than what was left.

@@ -1,34 +1,21 @@
 //! Opening and reading what flags name: only plain files, and no more of them than a limit.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use rustix::fs::OFlags;
-
 use super::error::ReloaderError;
+use crate::lifecycle::{OpenFileError, open_plain, read_at_most};
 
 /// Opens a plain file to read. Anything else would block, or have no end.
 pub(super) fn open(path: &Path, flag: &'static str) -> Result<File, ReloaderError> {
-    // Without NONBLOCK the opening of a named pipe would wait for its writer.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    #[expect(clippy::cast_possible_wrap, reason = "the flags lie in the lower bits")]
-    let flags = flags.bits() as i32;
-    let failed = |source| unreadable("read", path, flag, source);
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(failed)?;
-    let kind = file.metadata().map_err(failed)?.file_type();
-    let kind = match kind {
-        kind if kind.is_file() => return Ok(file),
-        kind if kind.is_dir() => "a directory",
-        kind if kind.is_fifo() => "a named pipe",
-        _ => "a device",
-    };
-    Err(ReloaderError::NotAFile {
-        path: path.to_owned(),
-        flag,
-        kind,
+    open_plain(path).map_err(|error| match error {
+        OpenFileError::Io(source) => unreadable("read", path, flag, source),
+        OpenFileError::NotAFile(kind) => ReloaderError::NotAFile {
+            path: path.to_owned(),
+            flag,
+            kind,
+        },
     })
 }
 
@@ -46,14 +33,6 @@ pub(super) fn read(
         flag,
         bytes_max,
     })
-}
-
-/// All of it; `None` where that is more than `bytes_max`.
-pub(super) fn read_at_most(source: impl Read, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut content = Vec::new();
-    source.take(bytes_max + 1).read_to_end(&mut content)?;
-    let is_whole = content.len() as u64 <= bytes_max;
-    Ok(is_whole.then_some(content))
 }
 
 pub(super) fn unreadable(

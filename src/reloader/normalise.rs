@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::error::{CONFIG_FLAG, ReloaderError};
-use super::file::{self, read_at_most};
+use super::file;
+use crate::lifecycle::read_at_most;
 use crate::model::expand;
 
 /// Most bytes of a configuration, as it lies there and once it is unpacked and expanded. A larger

@@ -4,8 +4,9 @@ use super::decide::{Decision, SkipReason, decide};
 use super::resume;
 use super::scan::{Candidate, Origin, Scan};
 use super::shipper::Shipper;
-use super::upload::abandon;
+use super::upload::{abandon, meta_key};
 use crate::model::{BlockId, ErrorChain};
+use crate::objstore::BucketError;
 
 impl Shipper {
     /// Whether the data of a deleted block is in another one that is shipped or will be.
@@ -46,9 +47,18 @@ impl Shipper {
             if candidates.any(|candidate| candidate.id == id && self.waits(candidate)) {
                 continue;
             }
-            for upload in resume::left_open(&self.data, id).await {
-                // A bucket that is away is not asked again and again; the next pass comes soon.
-                if !abandon(&*self.bucket, id, &upload).await {
+            // Where parts are objects of their own, giving up what became a published object
+            // would take it apart.
+            match self.is_visible(id).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    if !self.abandon_all(id).await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let err = ErrorChain(&error);
+                    tracing::warn!(block = %id, %err, "whether it was published is not known");
                     return;
                 }
             }
@@ -57,6 +67,24 @@ impl Shipper {
                 tracing::warn!(block = %id, %err, "a kept upload could not be removed");
             }
         }
+    }
+
+    async fn is_visible(&self, id: BlockId) -> Result<bool, BucketError> {
+        match self.ledger.contains(id) {
+            true => Ok(true),
+            false => self.bucket.exists(&meta_key(id)).await,
+        }
+    }
+
+    /// Gives up all that was begun of a block; false where the bucket is away. It is not asked
+    /// again and again then; the next pass comes soon.
+    async fn abandon_all(&self, id: BlockId) -> bool {
+        for upload in resume::left_open(&self.data, id).await {
+            if !abandon(&*self.bucket, id, &upload).await {
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) async fn unstage(&self, block: BlockId) {

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::flushed::{
-    BegunSnapshot, FLUSHED_MAX, FlushedBlock, FlushedError, LocalBlock, Way, is_bare,
-    is_snapshot_of, tell,
+    BegunSnapshot, FLUSHED_MAX, FlushedBlock, FlushedError, LocalBlock, is_bare, is_snapshot_of,
+    tell,
 };
 use super::scan::{Candidate, Origin, Scan};
 use super::shipper::Shipper;
@@ -28,6 +28,14 @@ const SNAPSHOTS: &str = "snapshots";
 
 /// The time between two passes where nothing says when the next one is due.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The head's block while it is being flushed.
+#[derive(Clone, Debug)]
+pub(super) struct Flushing {
+    pub(super) block: BlockId,
+    /// Where its files are, below the data directory, where links can't be made of them.
+    pub(super) unlinked: Option<PathBuf>,
+}
 
 /// Makes Prometheus write what is in its head.
 #[async_trait]
@@ -74,6 +82,9 @@ pub enum FlushError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Other external labels came while it was being shipped.
+    #[error("the external labels changed meanwhile")]
+    OtherLabels,
     /// More than one block in the snapshot is new.
     #[error("the snapshot has {found} new blocks instead of one, the head's")]
     NotOne {
@@ -106,27 +117,41 @@ impl Shipper {
         if self.flushed.blocks().len() >= FLUSHED_MAX {
             return Err(FlushError::TooMany);
         }
-        let snapshot = self.take_snapshot(head).await;
-        self.clear_snapshot().await;
-        let Some(block) = snapshot? else {
-            return Ok(None);
+        self.clear_snapshot(None).await;
+        let mut name = None;
+        let taken = self.take_snapshot(head, &mut name).await;
+        let shipped = match taken {
+            Ok(Some(block)) => self.ship_flush(block).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
         };
-        self.flushing = Some(block);
+        self.clear_snapshot(name.as_deref()).await;
+        shipped
+    }
+
+    /// Ships all there is, the head's block last, until that is in the bucket.
+    async fn ship_flush(&mut self, block: BlockId) -> Result<BlockId, FlushError> {
         self.schedule.hurry();
         loop {
+            let labels = self.labels.borrow().0.clone();
+            if !self.flushed.stays(block, &labels) {
+                return Err(FlushError::OtherLabels);
+            }
             let due = self.sync().await.due;
             if self.ledger.contains(block) {
-                return Ok(Some(block));
+                return Ok(block);
             }
             let retry = Instant::now() + RETRY;
             tokio::time::sleep_until(due.map_or(retry, |due| due.min(retry))).await;
         }
     }
 
-    /// Stages the head's block, and records it before that.
+    /// Stages the head's block, and records it before that. The snapshot's name is told as soon as
+    /// it is known.
     async fn take_snapshot(
         &mut self,
         head: &dyn HeadSnapshot,
+        told: &mut Option<String>,
     ) -> Result<Option<BlockId>, FlushError> {
         let begun = BegunSnapshot {
             at: self.clock.now().0,
@@ -138,22 +163,18 @@ impl Shipper {
         if !is_bare(&name) {
             return Err(FlushError::SnapshotName { name });
         }
-        let snapshot = Path::new(SNAPSHOTS).join(name);
+        let snapshot = Path::new(SNAPSHOTS).join(told.insert(name));
         // All others are links to blocks of the data directory, some of them new since.
         let mut new = self.blocks_in(&snapshot).await?;
         let cut_meanwhile = self.blocks_in(Path::new("")).await?;
         new.retain(|block| !known.contains(block) && !cut_meanwhile.contains(block));
-        let adopted = match Vec::from_iter(new).as_slice() {
-            [] => None,
-            [block] => self.adopt(*block, &snapshot).await?,
-            several => {
-                return Err(FlushError::NotOne {
-                    found: several.len(),
-                });
-            }
-        };
-        self.remove_snapshot(&snapshot).await;
-        Ok(adopted)
+        match Vec::from_iter(new).as_slice() {
+            [] => Ok(None),
+            [block] => self.adopt(*block, &snapshot).await,
+            several => Err(FlushError::NotOne {
+                found: several.len(),
+            }),
+        }
     }
 
     async fn adopt(
@@ -173,7 +194,12 @@ impl Shipper {
         }
         let labels = self.labels.borrow().0.clone();
         self.flushed.add(FlushedBlock::new(&meta, &labels)).await?;
-        self.upload_dir.link(block, &source).await?;
+        let unlinked = match self.upload_dir.link(block, &source).await {
+            Ok(()) => None,
+            Err(error) if error.is_link_refused() => Some(source),
+            Err(error) => return Err(error.into()),
+        };
+        self.flushing = Some(Flushing { block, unlinked });
         tracing::info!(
             %block, mint = meta.min_time.0, maxt = meta.max_time.0,
             samples = meta.stats.num_samples, "the head was written as a block"
@@ -184,7 +210,7 @@ impl Shipper {
     /// Removes the snapshot of a flush that was cut short.
     pub(super) async fn clear_flush(&mut self) {
         match self.flushed.reload().await {
-            Ok(()) => self.clear_snapshot().await,
+            Ok(()) => self.clear_snapshot(None).await,
             Err(error) => tell(&error),
         }
     }
@@ -194,7 +220,7 @@ impl Shipper {
     pub(super) async fn give_up_flush(&self, scan: &mut Scan) {
         for flushed in self.flushed.blocks() {
             let block = flushed.ulid;
-            if self.flushing != Some(block) && scan.staged.contains(&block) {
+            if !self.is_flushing(block) && scan.staged.contains(&block) {
                 self.unstage(block).await;
                 scan.staged.retain(|staged| *staged != block);
                 scan.candidates.retain(|candidate| candidate.id != block);
@@ -202,18 +228,51 @@ impl Shipper {
         }
     }
 
-    /// Removes the snapshot that was asked for, also where its name was never learnt.
-    async fn clear_snapshot(&mut self) {
+    /// Whether this is the head's block, on its way into the bucket.
+    pub(super) fn is_flushing(&self, block: BlockId) -> bool {
+        let flushing = self.flushing.as_ref();
+        flushing.is_some_and(|flushing| flushing.block == block)
+    }
+
+    /// Adds the head's block to what was found, where it can't be staged.
+    pub(super) async fn find_unlinked(&self, scan: &mut Scan) {
+        let Some(Flushing {
+            block,
+            unlinked: Some(source),
+        }) = &self.flushing
+        else {
+            return;
+        };
+        match read_meta(&self.data, *block, source).await {
+            Ok(meta) => scan.add(Candidate {
+                id: *block,
+                meta,
+                origin: Origin::StagingOnly,
+            }),
+            Err(error) => tracing::warn!(
+                %block, err = %ErrorChain(&error), "the head's block can't be read"
+            ),
+        }
+    }
+
+    /// Removes the snapshot that was asked for; where its name was never learnt, the one that was
+    /// made at that moment.
+    async fn clear_snapshot(&mut self, name: Option<&str>) {
         let Some(begun) = self.flushed.snapshot() else {
             return;
         };
-        match self.snapshots().await {
-            Ok(names) => {
-                for name in names.iter().filter(|name| is_snapshot_of(name, begun)) {
-                    self.remove_snapshot(&Path::new(SNAPSHOTS).join(name)).await;
-                }
+        let names = match name {
+            Some(name) => vec![name.to_owned()],
+            None => self.snapshots().await.unwrap_or_else(|error| {
+                tracing::warn!(err = %ErrorChain(&error), "snapshots can't be listed");
+                Vec::new()
+            }),
+        };
+        for found in &names {
+            if name.is_some() || is_snapshot_of(found, begun) {
+                self.remove_snapshot(&Path::new(SNAPSHOTS).join(found))
+                    .await;
             }
-            Err(error) => tracing::warn!(err = %ErrorChain(&error), "snapshots can't be listed"),
         }
         if let Err(error) = self.flushed.set_snapshot(None).await {
             tell(&error);
@@ -259,26 +318,29 @@ impl Shipper {
         let (id, range) = (candidate.id, candidate.meta.range());
         let labels = self.labels.borrow().0.clone();
         let local = self.local_blocks(scan);
-        let leaving = match self.flushed.way(id, range, &labels, &local) {
-            Way::Free(leaving) => leaving,
-            Way::NotYet(flushed) => {
+        let (mut leaving, mut gone) = (Vec::new(), false);
+        for flushed in self.flushed.overlapped(id, range, &labels) {
+            let is_gone = !self.is_flushing(flushed.ulid)
+                && flushed
+                    .is_gone(&*self.bucket)
+                    .await
+                    .map_err(SyncError::Exists)?;
+            if !is_gone && !flushed.is_replaced_by(&local)? {
                 if self.flushed.tell_once(id) {
                     tracing::info!(
-                        block = %id, %flushed,
+                        block = %id, flushed = %flushed.ulid,
                         "this block waits until Prometheus has written all that was flushed"
                     );
                 }
                 return Ok(ControlFlow::Break(()));
             }
-            Way::Never(error) => return Err(error.into()),
-        };
-        for block in &leaving {
-            let is_gone = self.flushed.is_gone(&*self.bucket, *block).await;
-            if is_gone.map_err(SyncError::Exists)? {
-                // A compactor may have put its samples into another block.
-                let ranges = self.ranges(pass).await?.without(&leaving);
-                ranges.admit_alone(id, range)?;
-            }
+            leaving.push(flushed.ulid);
+            gone |= is_gone;
+        }
+        if gone {
+            // A compactor may have put its samples into another block.
+            let ranges = self.ranges(pass).await?.without(&leaving);
+            ranges.admit_alone(id, range)?;
         }
         Ok(ControlFlow::Continue(leaving))
     }
@@ -288,7 +350,14 @@ impl Shipper {
             return;
         }
         let local = self.local_blocks(scan);
-        if let Err(error) = self.flushed.settle(&*self.bucket, &local).await {
+        let ranges = scan
+            .candidates
+            .iter()
+            .filter(|c| c.origin == Origin::DataDir);
+        let ranges: Vec<_> = ranges.map(|candidate| candidate.meta.range()).collect();
+        let there = scan.unreadable.is_empty().then_some(ranges.as_slice());
+        let settled = self.flushed.settle(&*self.bucket, &local, there);
+        if let Err(error) = settled.await {
             tell(&error);
         }
     }
@@ -298,6 +367,7 @@ impl Shipper {
         let blocks = candidates.filter_map(|candidate| {
             let is_shipped = self.ledger.contains(candidate.id);
             (is_shipped || self.waits(candidate)).then(|| LocalBlock {
+                id: candidate.id,
                 range: candidate.meta.range(),
                 samples: candidate.meta.stats.num_samples,
                 is_shipped: is_shipped && candidate.origin == Origin::DataDir,

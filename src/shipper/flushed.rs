@@ -113,23 +113,14 @@ struct Document {
 /// A block of the data directory that is in the bucket or will be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LocalBlock {
+    /// The block.
+    pub(super) id: BlockId,
     /// Its range.
     pub(super) range: TimeRange,
     /// Its samples.
     pub(super) samples: u64,
     /// Whether it is in the bucket.
     pub(super) is_shipped: bool,
-}
-
-/// What a flushed block means for one that overlaps it.
-#[derive(Debug)]
-pub(super) enum Way {
-    /// These have to leave the bucket, none or more.
-    Free(Vec<BlockId>),
-    /// Prometheus has not written yet all of what this one holds.
-    NotYet(BlockId),
-    /// Prometheus never will.
-    Never(FlushedError),
 }
 
 /// The record's file and what it says.
@@ -156,6 +147,13 @@ impl FlushedBlock {
         }
     }
 
+    /// Whether it is not in the bucket, or somebody else removes it there: it never got in, an
+    /// operator deleted it, or a compactor took its samples into another block.
+    pub(super) async fn is_gone(&self, bucket: &dyn Bucket) -> Result<bool, BucketError> {
+        let mark = object_key(self.ulid, "deletion-mark.json");
+        Ok(!bucket.exists(&meta_key(self.ulid)).await? || bucket.exists(&mark).await?)
+    }
+
     fn range(&self) -> TimeRange {
         TimeRange {
             mint: TimestampMs(self.min_time),
@@ -163,13 +161,17 @@ impl FlushedBlock {
         }
     }
 
-    /// Whether Prometheus' blocks hold all of it. They are cut in order of time: one that reaches
+    /// Whether other blocks hold all of it. Prometheus cuts them in order of time: one that reaches
     /// its end means that nothing of it is in the head any more.
-    fn way(&self, local: &[LocalBlock]) -> Result<bool, FlushedError> {
+    ///
+    /// # Errors
+    /// Where they hold fewer samples, and no more will come.
+    pub(super) fn is_replaced_by(&self, local: &[LocalBlock]) -> Result<bool, FlushedError> {
         let range = self.range();
-        let overlapping = local.iter().filter(|block| block.range.overlaps(range));
-        let samples = overlapping.clone().map(|block| block.samples).sum();
-        if !local.iter().any(|block| block.range.maxt >= range.maxt) {
+        let others = || local.iter().filter(|block| block.id != self.ulid);
+        let overlapping = others().filter(|block| block.range.overlaps(range));
+        let samples = overlapping.map(|block| block.samples).sum();
+        if !others().any(|block| block.range.maxt >= range.maxt) {
             return Ok(false);
         }
         if samples < self.num_samples {
@@ -256,46 +258,32 @@ impl Flushed {
         self.write().await
     }
 
-    /// What has to be done before a block of this range and these labels becomes visible.
-    pub(super) fn way(
+    /// The flushed blocks that a block of this range and these labels overlaps.
+    pub(super) fn overlapped(
         &self,
         block: BlockId,
         range: TimeRange,
         labels: &Labels,
-        local: &[LocalBlock],
-    ) -> Way {
-        let mut leaving = Vec::new();
-        for flushed in self.blocks() {
-            let is_other = flushed.ulid != block && flushed.labels == *labels.as_map();
-            if !is_other || !flushed.range().overlaps(range) {
-                continue;
-            }
-            match flushed.way(local) {
-                Ok(true) => leaving.push(flushed.ulid),
-                Ok(false) => return Way::NotYet(flushed.ulid),
-                Err(error) => return Way::Never(error),
-            }
-        }
-        Way::Free(leaving)
+    ) -> Vec<FlushedBlock> {
+        let overlaps = |flushed: &&FlushedBlock| {
+            flushed.ulid != block
+                && flushed.labels == *labels.as_map()
+                && flushed.range().overlaps(range)
+        };
+        self.blocks().iter().filter(overlaps).cloned().collect()
+    }
+
+    /// Whether the block is recorded with these labels and not on its way out.
+    pub(super) fn stays(&self, block: BlockId, labels: &Labels) -> bool {
+        let mut blocks = self.blocks().iter();
+        blocks.any(|flushed| {
+            flushed.ulid == block && !flushed.removing && flushed.labels == *labels.as_map()
+        })
     }
 
     /// Whether it is to be told that this block waits; once for each.
     pub(super) fn tell_once(&mut self, block: BlockId) -> bool {
         self.told.replace(block) != Some(block)
-    }
-
-    /// Whether somebody else removes or has removed this block from the bucket.
-    pub(super) async fn is_gone(
-        &self,
-        bucket: &dyn Bucket,
-        block: BlockId,
-    ) -> Result<bool, BucketError> {
-        let known = self.blocks().iter().find(|flushed| flushed.ulid == block);
-        if known.is_some_and(|flushed| flushed.removing) {
-            return Ok(false);
-        }
-        let mark = object_key(block, "deletion-mark.json");
-        Ok(!bucket.exists(&meta_key(block)).await? || bucket.exists(&mark).await?)
     }
 
     /// Takes `meta.json` of these blocks out of the bucket and makes sure that it is gone; the
@@ -319,11 +307,14 @@ impl Flushed {
     }
 
     /// Removes what is left of the blocks on their way out, and forgets those that will stay for
-    /// good: where Prometheus' blocks have gone on beyond without overlapping them.
+    /// good: where Prometheus' blocks have gone on beyond without one that overlaps them. `there`
+    /// are the ranges of all blocks of the data directory, whatever becomes of them; `None` where
+    /// one can't be told.
     pub(super) async fn settle(
         &mut self,
         bucket: &dyn Bucket,
         local: &[LocalBlock],
+        there: Option<&[TimeRange]>,
     ) -> Result<(), FlushedError> {
         let mut settled = Vec::new();
         for flushed in self.blocks() {
@@ -340,8 +331,8 @@ impl Flushed {
             }
             let has_successor =
                 |block: &LocalBlock| block.is_shipped && block.range.mint >= range.maxt;
-            let may_overlap = |block: &LocalBlock| block.range.overlaps(range);
-            if local.iter().any(has_successor) && !local.iter().any(may_overlap) {
+            let stays = there.is_some_and(|there| !there.iter().any(|one| one.overlaps(range)));
+            if stays && local.iter().any(has_successor) {
                 tracing::info!(%block, "a flushed block stays in the bucket, nothing overlaps it");
                 settled.push(block);
             }

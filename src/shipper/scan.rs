@@ -73,9 +73,19 @@ impl Scan {
                 scan.look_at(data, id, Origin::StagingOnly).await;
             }
         }
-        scan.candidates
-            .sort_by_key(|candidate| (candidate.meta.min_time, candidate.id));
+        scan.sort();
         Ok(scan)
+    }
+
+    /// Adds a block that was found elsewhere.
+    pub(super) fn add(&mut self, candidate: Candidate) {
+        self.candidates.push(candidate);
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.candidates
+            .sort_by_key(|candidate| (candidate.meta.min_time, candidate.id));
     }
 
     /// The blocks of the data directory in ledger order: by time, then those without a known time.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::bulletin::Bulletin;
+use super::flush::Flushing;
 use super::flushed::Flushed;
 use super::record::Ledger;
 use super::schedule::Schedule;
@@ -74,6 +75,15 @@ pub enum ShipperError {
     /// The data directory can't be opened.
     #[error("opening tsdb directory")]
     DataDir(#[from] DiskError),
+    /// Another directory has taken its place: restored, moved or mounted over.
+    #[error(
+        "the data directory {} was replaced by another one; a new start ships from that",
+        path.display()
+    )]
+    Replaced {
+        /// Its path.
+        path: PathBuf,
+    },
 }
 
 /// Ships the blocks of one data directory to one bucket.
@@ -86,7 +96,7 @@ pub struct Shipper {
     pub(super) ledger: Ledger,
     pub(super) flushed: Flushed,
     /// The head's block, once it is made.
-    pub(super) flushing: Option<BlockId>,
+    pub(super) flushing: Option<Flushing>,
     pub(super) policy: Policy,
     pub(super) hash_func: HashFunc,
     pub(super) upload_concurrency: usize,
@@ -106,8 +116,7 @@ pub struct Shipper {
 impl ShipperError {
     /// Whether the data directory is not there (yet).
     pub fn is_not_found(&self) -> bool {
-        let Self::DataDir(error) = self;
-        error.is_not_found()
+        matches!(self, Self::DataDir(error) if error.is_not_found())
     }
 }
 
@@ -169,13 +178,17 @@ impl Shipper {
 
     /// Ships until the drain begins: at once, whenever a block appears, and every 30 s. A pass
     /// that is under way then is dropped where it stands; the next run goes on from there.
-    pub async fn run(&mut self, drain: Drain) {
+    ///
+    /// # Errors
+    /// Where another data directory took the place of this one: its ledger, lock and blocks are
+    /// others, and Prometheus works there now.
+    pub async fn run(&mut self, drain: Drain) -> Result<(), ShipperError> {
         let starting = async {
             self.own().await;
             self.clear_flush().await;
         };
         if drain.unless_started(starting).await.is_none() {
-            return;
+            return Ok(());
         }
         self.bulletin.standing(ShippingStanding::Running);
         let mut watch = self.watch();
@@ -189,11 +202,16 @@ impl Shipper {
                     () = block_appeared(&mut watch) => {}
                     () = passed(due) => {}
                 }
-                self.sync().await.due
+                // What can't be told is told by the pass.
+                if matches!(self.data.is_in_place().await, Ok(false)) {
+                    let path = self.data.path().to_owned();
+                    return Err(ShipperError::Replaced { path });
+                }
+                Ok(self.sync().await.due)
             });
             match woken.await {
-                Some(next) => due = next,
-                None => return,
+                Some(next) => due = next?,
+                None => return Ok(()),
             }
         }
     }

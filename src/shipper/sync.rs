@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, OverlapCheck, SkipReason, Standing, decide};
 use super::error::VerifyError;
+use super::flush::Flushing;
 use super::flushed::FlushedError;
 use super::overlap::{BucketRanges, OverlapError};
 use super::progress::Progress;
@@ -164,6 +165,7 @@ impl Shipper {
             }
         };
         self.give_up_flush(&mut scan).await;
+        self.find_unlinked(&mut scan).await;
         let mut pass = Pass::default();
         self.judge_unreadable(&scan, &mut pass).await;
         self.forget_gone(&scan);
@@ -253,12 +255,10 @@ impl Shipper {
             self.ledger.insert(id);
             return Ok(next);
         }
-        if !self.may_join(candidate, check, pass).await? {
-            return Ok(next);
-        }
         let leaving = match self.way(candidate, scan, pass).await {
             Ok(ControlFlow::Continue(leaving)) => leaving,
-            Ok(ControlFlow::Break(())) if self.policy.allow_out_of_order => {
+            // The head's block comes before what was cut of the head meanwhile.
+            Ok(ControlFlow::Break(())) if self.is_loose() => {
                 pass.report.held_back += 1;
                 return Ok(next);
             }
@@ -274,6 +274,9 @@ impl Shipper {
             }
             Err(error) => return Err(error),
         };
+        if !self.may_join(candidate, (check, &leaving), pass).await? {
+            return Ok(next);
+        }
         match self.ship(candidate, &leaving).await {
             Ok(()) => {
                 pass.report.shipped += 1;
@@ -284,6 +287,11 @@ impl Shipper {
             Err(error) => self.failed(candidate, error, &mut pass.report).await?,
         }
         Ok(next)
+    }
+
+    /// Whether a block that waits for a flushed one lets newer ones go on.
+    fn is_loose(&self) -> bool {
+        self.policy.allow_out_of_order || self.flushing.is_some()
     }
 
     /// A block that has to wait holds back newer ones, unless the order does not count.
@@ -328,14 +336,18 @@ impl Shipper {
     async fn may_join(
         &self,
         candidate: &Candidate,
-        check: OverlapCheck,
+        (check, leaving): (OverlapCheck, &[BlockId]),
         pass: &mut Pass,
     ) -> Result<bool, SyncError> {
         if check == OverlapCheck::None {
             return Ok(true);
         }
         let range = candidate.meta.range();
-        let admitted = match (self.ranges(pass).await, check) {
+        let ranges = self
+            .ranges(pass)
+            .await
+            .map(|ranges| ranges.without(leaving));
+        let admitted = match (ranges, check) {
             (Err(error), _) => Err(error),
             (Ok(ranges), OverlapCheck::OwnOnly) => ranges.admit_alone(candidate.id, range),
             (Ok(ranges), _) => ranges.admit(candidate.id, range),
@@ -380,7 +392,13 @@ impl Shipper {
         }
         let files = match candidate.origin {
             Origin::DataDir => self.upload_dir.stage(id).await?,
-            Origin::StagingOnly => self.upload_dir.open(id).await?,
+            Origin::StagingOnly => match &self.flushing {
+                Some(Flushing {
+                    block,
+                    unlinked: Some(source),
+                }) if *block == id => BlockFiles::open(&self.data, id, source).await?,
+                _ => self.upload_dir.open(id).await?,
+            },
         };
         if self.clock.now() < files.meta.max_time {
             tracing::warn!(

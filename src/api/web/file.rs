@@ -1,13 +1,12 @@
 //! The web configuration file and the TLS files that it names, as they are now.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 use std::sync::{Mutex, PoisonError};
 
 use super::config::{WebConfig, WebDocumentError};
-use crate::lifecycle::{ReadFiles, Reloading};
+use crate::lifecycle::{OpenFileError, ReadFiles, Reloading, open_plain, read_at_most};
 use crate::model::ErrorChain;
 use crate::net::{HttpsAcceptor, HttpsTls, PemSource, TlsError, TlsVersion};
 
@@ -17,6 +16,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Why the HTTP server can't be set up as its file wants it.
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
+    /// The file can't be opened.
+    #[error("reading web configuration file {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: OpenFileError,
+    },
     /// The file can't be read.
     #[error("reading web configuration file {}", path.display())]
     Read {
@@ -190,18 +197,18 @@ fn tls_files(tls: &HttpsTls) -> impl Iterator<Item = &Path> {
 
 fn read(path: &Path) -> Result<String, WebConfigError> {
     let named = || path.to_owned();
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|source| WebConfigError::Read {
-            path: named(),
-            source,
-        })?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let bytes_max = FILE_BYTES_MAX;
-        let path = named();
-        return Err(WebConfigError::TooLarge { path, bytes_max });
-    }
+    let file = open_plain(path).map_err(|source| WebConfigError::Open {
+        path: named(),
+        source,
+    })?;
+    let bytes = read_at_most(file, FILE_BYTES_MAX).map_err(|source| WebConfigError::Read {
+        path: named(),
+        source,
+    })?;
+    let bytes = bytes.ok_or_else(|| WebConfigError::TooLarge {
+        path: named(),
+        bytes_max: FILE_BYTES_MAX,
+    })?;
     String::from_utf8(bytes).map_err(|source| WebConfigError::NotText {
         path: named(),
         source,

@@ -317,7 +317,7 @@ fn a_file_that_can_not_be_used_is_named() {
     }
     let directory = WebAccess::from_file(scene.directory.path()).unwrap_err();
     let problem = ErrorChain(&directory).to_string();
-    assert!(problem.contains("Is a directory"), "{problem}");
+    assert!(problem.contains("it is a directory"), "{problem}");
     // A file at the limit is read.
     fs::write(scene.file(), [b'#'; 1 << 20]).unwrap();
     WebAccess::from_file(&scene.file()).unwrap();

@@ -14,13 +14,14 @@ use std::any::TypeId;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction};
 
 use super::text::OptionalPath;
+use crate::lifecycle::read_at_most;
 
 /// Most words that a command line may have once its `@file`s are read: more than any real one, and
 /// an end to a file that names itself.
@@ -393,17 +394,13 @@ fn arguments_in(path: &Path) -> Result<Vec<OsString>, InvalidArguments> {
         path: path(),
         source,
     })?;
-    let mut text = Vec::new();
-    let length = file
-        .take(ARGUMENTS_FILE_BYTES_MAX + 1)
-        .read_to_end(&mut text);
-    let length = length.map_err(|source| InvalidArguments::ReadArgumentsFile {
-        path: path(),
-        source,
+    let text = read_at_most(file, ARGUMENTS_FILE_BYTES_MAX).map_err(|source| {
+        InvalidArguments::ReadArgumentsFile {
+            path: path(),
+            source,
+        }
     })?;
-    if length as u64 > ARGUMENTS_FILE_BYTES_MAX {
-        return Err(InvalidArguments::HugeArgumentsFile { path: path() });
-    }
+    let text = text.ok_or_else(|| InvalidArguments::HugeArgumentsFile { path: path() })?;
     let lines = text.split(|byte| *byte == b'\n');
     let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));

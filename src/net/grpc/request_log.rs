@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::call::CallHead;
 use super::status::{Code, Status};
 
+/// Most bytes of a caller's request id that are logged.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
 /// Which calls are told in the log.
 #[derive(Clone, Debug, Default)]
 pub enum RequestLog {
@@ -69,7 +72,7 @@ impl RequestLog {
             return None;
         }
         let request_id = match head.request_id() {
-            Some(id) => id.to_owned(),
+            Some(id) => shortened(id).to_owned(),
             None => (rules.new_id)(),
         };
         // Nothing has gone wrong yet.
@@ -85,6 +88,12 @@ impl RequestLog {
             trace_id,
         })
     }
+}
+
+/// A caller's id as it is logged: its metadata may be as long as all headers together.
+fn shortened(id: &str) -> &str {
+    id.get(..id.floor_char_boundary(REQUEST_ID_BYTES_MAX))
+        .unwrap_or(id)
 }
 
 impl LoggedCall<'_> {

@@ -162,6 +162,12 @@ impl Wire for AzureWire {
         None
     }
 
+    /// The ids of all blocks of a blob must be equally long, of those too that another program
+    /// left uncommitted. Writing the blob, empty, throws them away.
+    fn clearing_call<'a>(&self, config: &S3Config, key: &'a str) -> Option<Call<'a>> {
+        Some(self.put_call(config, key))
+    }
+
     fn part_call<'a>(&self, _: &S3Config, key: &'a str, upload_id: &str, number: u32) -> Call<'a> {
         let mut call = Call::new("PutBlock", Method::PUT, Some(key));
         let mut query = Query::default();

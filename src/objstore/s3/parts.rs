@@ -97,6 +97,9 @@ impl<'a> Upload<'a> {
     async fn begin_anew(&self) -> Result<(String, Option<Timestamp>), Ended> {
         let (client, wire) = (self.client, &self.client.wire);
         let Some(call) = wire.begin_call(&client.config, self.key, self.check) else {
+            if let Some(call) = wire.clearing_call(&client.config, self.key) {
+                client.call(&call).await.map_err(|kind| self.judge(kind))?;
+            }
             return Ok((client.new_upload_id(), None));
         };
         let reply = client.call(&call).await.map_err(|kind| self.judge(kind))?;

@@ -135,6 +135,12 @@ pub(in crate::objstore) trait Wire: fmt::Debug + Send + Sync {
         Some(begin_call(config, key, check))
     }
 
+    /// Frees the object's name of parts that others left, where theirs would be in the way of ours;
+    /// asked where the upload's name is made here.
+    fn clearing_call<'a>(&self, _: &S3Config, _: &'a str) -> Option<Call<'a>> {
+        None
+    }
+
     /// The new upload's name.
     fn upload_id(&self, body: &[u8]) -> Result<String, XmlError> {
         xml::initiated(body)

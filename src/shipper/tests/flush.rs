@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -350,6 +351,91 @@ async fn odd_answers_and_records_are_refused() {
         );
         scene.vanish(block_id(0));
     }
+}
+
+/// Prometheus cuts a block of its head while the flush waits for the bucket: the head's block goes
+/// in all the same, stays, and is not taken for its own successor.
+#[tokio::test(start_paused = true)]
+async fn a_block_cut_meanwhile_waits_for_the_return() {
+    for allow_out_of_order in [false, true] {
+        let policy = Policy {
+            allow_out_of_order,
+            ..STRICT
+        };
+        let mut scene = Scene::new(policy);
+        scene.put(0);
+        let head = head_of(&mut scene);
+        let cut = scene.put(1);
+        let aside = scene.data().join("cut.tmp");
+        std::fs::rename(scene.block_dir(cut), &aside).unwrap();
+        let failures = Arc::new(AtomicU32::new(0));
+        let failing = Arc::clone(&failures);
+        let decorate = |bucket| {
+            let flaky = Flaky::new(bucket, move |operation, key: &str| {
+                let is_head = key.starts_with(&block_id(HEAD).to_string());
+                let fails = is_head
+                    && operation == Operation::Upload
+                    && failing.fetch_add(1, Ordering::SeqCst) < 2;
+                match fails {
+                    true => Outcome::Refuse { retryable: false },
+                    false => Outcome::Pass,
+                }
+            });
+            watched(&scene, Arc::new(flaky))
+        };
+        let mut shipper = scene.shipper_with(Faults::none(), decorate).await;
+        let (flush, ()) = tokio::join!(shipper.flush(&head), async {
+            while failures.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            std::fs::rename(&aside, scene.block_dir(cut)).unwrap();
+        });
+        assert_eq!(flush.unwrap(), Some(block_id(HEAD)));
+        assert!(failures.load(Ordering::SeqCst) > 2);
+        shipper.sync().await;
+        assert_eq!(scene.published(), ids(&[0, HEAD]), "{allow_out_of_order}");
+        assert!(has_record(&scene));
+        scene.put(2);
+        healthy(&scene).await.sync().await;
+        assert_eq!(scene.published(), ids(&[0, 1, 2]));
+    }
+}
+
+#[tokio::test]
+async fn where_links_are_refused_the_head_goes_in_from_the_snapshot() {
+    let mut scene = Scene::new(STRICT);
+    scene.put(0);
+    let head = head_of(&mut scene);
+    let mut shipper = shipper(&scene, Faults::refusing_links()).await.unwrap();
+    let flushed = shipper.flush(&head).await.unwrap();
+    assert_eq!(flushed, Some(block_id(HEAD)));
+    assert_eq!(scene.published(), ids(&[0, HEAD]));
+    scene.assert_published_blocks_are_whole();
+    assert_tidy(&scene);
+}
+
+#[tokio::test]
+async fn a_flushed_block_that_is_not_there_holds_back_nothing() {
+    let mut scene = Scene::new(STRICT);
+    flushed(&mut scene).await;
+    let in_bucket = scene.bucket_dir().join(block_id(HEAD).to_string());
+    std::fs::remove_dir_all(in_bucket).unwrap();
+    scene.put(1);
+    assert_eq!(healthy(&scene).await.sync().await.shipped, 1);
+    assert_eq!(scene.published(), ids(&[1]));
+    assert!(!has_record(&scene));
+}
+
+#[tokio::test]
+async fn snapshots_of_others_stay() {
+    let mut scene = Scene::new(STRICT);
+    scene.put(0);
+    let head = head_of(&mut scene);
+    let foreign = scene.data().join("snapshots/20260101T000001Z-0ther");
+    let mut shipper = healthy(&scene).await;
+    std::fs::create_dir_all(&foreign).unwrap();
+    shipper.flush(&head).await.unwrap();
+    assert!(foreign.exists());
 }
 
 /// A flush that dies at any file operation, and a return that dies at any: the bucket never shows

@@ -667,7 +667,7 @@ async fn a_new_block_wakes_the_shipper_and_the_drain_ends_it() {
     scene.put(1);
     let mut shipper = scene.shipper().await;
     let (trigger, drain) = Drain::new();
-    let task = tokio::spawn(async move { shipper.run(drain).await });
+    let task = tokio::spawn(async move { shipper.run(drain).await.unwrap() });
     // Far less than the tick, far more than it takes.
     let deadline = Duration::from_secs(20);
     let until = async |scene: &Scene, count: usize| {

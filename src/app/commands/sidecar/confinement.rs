@@ -13,13 +13,10 @@ use prometheus_client::registry::Registry;
 use super::Settings;
 use crate::app::Environment;
 use crate::app::cli::{GlobalArgs, ReloadMethod, SidecarArgs};
-use crate::confinement::{Confined, ConfinementError, Grants, Seccomp, confine};
+use crate::confinement::{Confined, ConfinementError, Grants, Seccomp, confine, hides_processes};
 use crate::disk::EngineRequest;
 use crate::model::{ConfinementStatus, ErrorChain};
 use crate::reloader::Files;
-
-/// Where programs that give credentials may leave what is temporary, unless `TMPDIR` says so.
-const TEMPORARY: &str = "/tmp";
 
 /// Confines the process unless `--no-sandbox` is given, and tells how far. The documents come with
 /// the files that they name and that are read while the process runs.
@@ -118,6 +115,7 @@ fn grant_trust(grants: &mut Grants, environment: &Environment) {
     }
     for dir in std::env::split_paths(&variable("SSL_CERT_DIR").unwrap_or_default()) {
         grants.read_directory(&dir);
+        grants.read_linked(&dir);
     }
 }
 
@@ -140,13 +138,18 @@ fn grant_bucket(grants: &mut Grants, settings: &Settings, environment: &Environm
     access.files.iter().for_each(|file| grants.read_file(file));
     let directories = access.directories.iter();
     directories.for_each(|directory| grants.read_directory(directory));
-    let written = access.written.iter();
-    written.for_each(|directory| grants.write_directory(directory));
+    for directory in &access.written {
+        // A rule needs something to stand on, and the first upload would make it anyway.
+        if let Err(error) = std::fs::create_dir_all(directory) {
+            let path = directory.display();
+            tracing::debug!(%path, err = %error, "the bucket's directory can't be made yet");
+        }
+        grants.write_directory(directory);
+    }
     if access.runs_programs {
         grants.programs = true;
-        let temporary = (environment.variable)("TMPDIR").filter(|dir| !dir.is_empty());
-        let temporary = temporary.unwrap_or_else(|| TEMPORARY.into());
-        grants.write_directory(Path::new(&temporary));
+        grants.without_rules =
+            Some("a profile names a credential_process, which may need anything");
     }
 }
 
@@ -174,6 +177,9 @@ fn grant_reloader(grants: &mut Grants, sidecar: &SidecarArgs) {
         grants.read_file(&link);
     }
     grants.signals = matches!(args.method, ReloadMethod::Signal);
+    if grants.signals && hides_processes() {
+        grants.without_rules = Some("/proc would hide Prometheus' process (hidepid)");
+    }
 }
 
 fn directory_of(file: &Path) -> &Path {

@@ -13,6 +13,9 @@ use crate::shipper::{HeadSnapshot, Shipper};
 /// What the supervisor waits on top, so that it is the flush that tells that it was cut short.
 const TELLING: Duration = Duration::from_secs(2);
 
+/// How long Prometheus may take to tell its flags.
+const ASKING: Duration = Duration::from_secs(10);
+
 /// The flush that was asked for with `--shipper.flush-on-shutdown`.
 #[derive(Debug)]
 pub(super) struct HeadFlush {
@@ -40,7 +43,8 @@ impl HeadFlush {
     /// Tells early what would fail in the end, when nobody may be there to read it.
     pub(super) async fn warn_if_impossible(&self) {
         let remedy = "start Prometheus with --web.enable-admin-api";
-        match self.client.has_admin_api().await {
+        let asked = tokio::time::timeout(ASKING, self.client.has_admin_api()).await;
+        match asked.unwrap_or(Ok(None)) {
             Ok(Some(true)) => {}
             Ok(Some(false)) => tracing::error!(
                 remedy,

@@ -195,9 +195,10 @@ pub(super) async fn ship(
         let (mut shipper, labels) = started?;
         tracing::info!(labels = %labels.0, "shipping blocks with these external labels");
         if let Some(flush) = &flush {
-            flush.warn_if_impossible().await;
+            let looked = drain.unless_started(flush.warn_if_impossible());
+            looked.await.unwrap_or_default();
         }
-        shipper.run(drain).await;
+        shipper.run(drain).await?;
         if let Some(flush) = flush {
             flush.run(&mut shipper).await?;
         }
