@@ -18,7 +18,7 @@ use super::flushed::{
 };
 use super::scan::{Candidate, Origin, Scan};
 use super::shipper::Shipper;
-use super::stage::{BlockFilesError, read_meta};
+use super::stage::{BlockFiles, BlockFilesError, read_meta};
 use super::sync::{Pass, SyncError};
 use crate::disk::{DiskError, EntryKind};
 use crate::model::{BlockId, ErrorChain};
@@ -305,8 +305,53 @@ impl Shipper {
             .collect())
     }
 
+    /// The files of a block that Prometheus does not have: staged, or in the snapshot where they
+    /// can't be.
+    pub(super) async fn open_staged(&self, id: BlockId) -> Result<BlockFiles, BlockFilesError> {
+        let flushing = self
+            .flushing
+            .as_ref()
+            .filter(|flushing| flushing.block == id);
+        match flushing.and_then(|flushing| flushing.unlinked.as_deref()) {
+            Some(source) => BlockFiles::open(&self.data, id, source).await,
+            None => self.upload_dir.open(id).await,
+        }
+    }
+
+    /// Which flushed blocks leave the bucket for this one; where it has to wait, whether the pass
+    /// goes on with the next.
+    pub(super) async fn clear_way(
+        &mut self,
+        candidate: &Candidate,
+        scan: &Scan,
+        pass: &mut Pass,
+    ) -> Result<ControlFlow<ControlFlow<()>, Vec<BlockId>>, SyncError> {
+        let next = ControlFlow::Continue(());
+        match self.way(candidate, scan, pass).await {
+            Ok(ControlFlow::Continue(leaving)) => Ok(ControlFlow::Continue(leaving)),
+            // The head's block comes before what was cut of the head meanwhile.
+            Ok(ControlFlow::Break(()))
+                if self.policy.allow_out_of_order || self.flushing.is_some() =>
+            {
+                pass.report.held_back += 1;
+                Ok(ControlFlow::Break(next))
+            }
+            Ok(ControlFlow::Break(())) => Ok(ControlFlow::Break(ControlFlow::Break(()))),
+            Err(error) if self.policy.allow_out_of_order => {
+                tracing::error!(
+                    block = %candidate.id, err = %ErrorChain(&error), remedy = error.remedy(),
+                    "a flushed block stands in the way of this one, which is not shipped"
+                );
+                self.post(&error);
+                pass.report.failed += 1;
+                Ok(ControlFlow::Break(next))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Which flushed blocks leave the bucket for this one; nothing where it has to wait.
-    pub(super) async fn way(
+    async fn way(
         &mut self,
         candidate: &Candidate,
         scan: &Scan,

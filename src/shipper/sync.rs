@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, OverlapCheck, SkipReason, Standing, decide};
 use super::error::VerifyError;
-use super::flush::Flushing;
 use super::flushed::FlushedError;
 use super::overlap::{BucketRanges, OverlapError};
 use super::progress::Progress;
@@ -91,7 +90,7 @@ pub(super) struct Pass {
     held_back_by: Option<BlockId>,
     /// What the bucket holds, once asked for.
     ranges: Option<BucketRanges>,
-    report: SyncReport,
+    pub(super) report: SyncReport,
 }
 
 impl SyncError {
@@ -255,24 +254,9 @@ impl Shipper {
             self.ledger.insert(id);
             return Ok(next);
         }
-        let leaving = match self.way(candidate, scan, pass).await {
-            Ok(ControlFlow::Continue(leaving)) => leaving,
-            // The head's block comes before what was cut of the head meanwhile.
-            Ok(ControlFlow::Break(())) if self.is_loose() => {
-                pass.report.held_back += 1;
-                return Ok(next);
-            }
-            Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
-            Err(error) if self.policy.allow_out_of_order => {
-                tracing::error!(
-                    block = %id, err = %ErrorChain(&error), remedy = error.remedy(),
-                    "a flushed block stands in the way of this one, which is not shipped"
-                );
-                self.post(&error);
-                pass.report.failed += 1;
-                return Ok(next);
-            }
-            Err(error) => return Err(error),
+        let leaving = match self.clear_way(candidate, scan, pass).await? {
+            ControlFlow::Continue(leaving) => leaving,
+            ControlFlow::Break(next) => return Ok(next),
         };
         if !self.may_join(candidate, (check, &leaving), pass).await? {
             return Ok(next);
@@ -287,11 +271,6 @@ impl Shipper {
             Err(error) => self.failed(candidate, error, &mut pass.report).await?,
         }
         Ok(next)
-    }
-
-    /// Whether a block that waits for a flushed one lets newer ones go on.
-    fn is_loose(&self) -> bool {
-        self.policy.allow_out_of_order || self.flushing.is_some()
     }
 
     /// A block that has to wait holds back newer ones, unless the order does not count.
@@ -392,13 +371,7 @@ impl Shipper {
         }
         let files = match candidate.origin {
             Origin::DataDir => self.upload_dir.stage(id).await?,
-            Origin::StagingOnly => match &self.flushing {
-                Some(Flushing {
-                    block,
-                    unlinked: Some(source),
-                }) if *block == id => BlockFiles::open(&self.data, id, source).await?,
-                _ => self.upload_dir.open(id).await?,
-            },
+            Origin::StagingOnly => self.open_staged(id).await?,
         };
         if self.clock.now() < files.meta.max_time {
             tracing::warn!(

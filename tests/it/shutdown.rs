@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Gate, GateState, LABELS, Prometheus, PrometheusSetup, Site, assert_whole, backfill, eventually,
-    get, ledger_ulids, run_to_end,
+    BACKFILL_START_S, Gate, GateState, LABELS, Prometheus, PrometheusSetup, Site, assert_whole,
+    backfill, eventually, get, ledger_ulids, run_to_end,
 };
 
 #[test]
@@ -61,6 +61,25 @@ fn a_signal_right_after_the_start_ends_with_0() {
     }
 }
 
+/// As a restore does: aside, and another one in its place.
+#[test]
+fn a_data_directory_that_is_replaced_ends_with_1() {
+    let site = Site::new();
+    let prometheus = site.prometheus_elsewhere();
+    let mut outrigger = site.start(prometheus.address(), &[]);
+    outrigger.wait_for_metric("thanos_shipper_dir_syncs_total", |syncs| syncs >= 1.0);
+    let aside = site.scratch().join("aside");
+    std::fs::rename(&site.data, &aside).unwrap();
+    std::fs::create_dir(&site.data).unwrap();
+    // A block in the one that is held wakes the shipper.
+    backfill(&aside, BACKFILL_START_S, 1, 1);
+    let status = outrigger.process.wait();
+    let log = outrigger.process.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("was replaced by another one"), "{log}");
+    assert_eq!(site.bucket.objects(), [""; 0]);
+}
+
 #[test]
 fn hangup_has_no_effect() {
     let site = Site::new();
@@ -82,7 +101,7 @@ fn hangup_has_no_effect() {
 #[test]
 fn a_signal_while_shipping_leaves_whole_blocks_only() {
     let site = Site::new();
-    let blocks = backfill(&site.data, crate::support::BACKFILL_START_S, 6, 3000);
+    let blocks = backfill(&site.data, BACKFILL_START_S, 6, 3000);
     let prometheus = Prometheus::start(&site.data, &PrometheusSetup::default());
     for published in [1, 3] {
         let outrigger = site.start(prometheus.address(), &[]);
