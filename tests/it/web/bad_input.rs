@@ -21,7 +21,7 @@ fn a_file_that_is_none_ends_the_start() {
     let site = Site::new();
     assert_refused(&site, &["web.yml", "No such file"]);
     fs::create_dir(file(&site)).unwrap();
-    assert_refused(&site, &["web.yml", "Is a directory"]);
+    assert_refused(&site, &["web.yml", "it is a directory"]);
 }
 
 #[test]
