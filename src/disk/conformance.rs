@@ -148,8 +148,10 @@ proptest! {
     }
 }
 
-/// Tries of what is claimed of pages: some kernels reclaim a few ahead of need, at any moment.
-const PAGE_TRIES_MAX: usize = 20;
+/// Tries of what is claimed of pages: some kernels reclaim a few ahead of need, at any moment, and
+/// a page that is just being written back can't be dropped.
+const PAGE_TRIES_MAX: usize = 40;
+const PAGE_TRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_cold_file_leaves_nothing_in_the_page_cache_and_a_warm_one_stays() {
@@ -168,6 +170,7 @@ async fn a_cold_file_leaves_nothing_in_the_page_cache_and_a_warm_one_stays() {
             if outcome.is_ok() {
                 break;
             }
+            tokio::time::sleep(PAGE_TRY_PAUSE).await;
         }
         assert_eq!(outcome, Ok(()), "{}", engine.info().engine);
     }
