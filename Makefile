@@ -46,7 +46,7 @@ demo: build ## Ship real blocks of a real Prometheus to a bucket and compare (KE
 	@tests/demo
 
 .PHONY: test
-test: left-out-reset fmt-check lint prometheus ## Everything a change must pass: format, lints, all tests, docs
+test: left-out-reset fmt-check lint docs prometheus ## Everything a change must pass: format, lints, docs, all tests
 	$(call step,tidy: layers$(,) names$(,) lengths$(,) layout)
 	cargo test --locked --all-features --test tidy
 	$(call step,tests: unit$(,) property$(,) integration$(,) documentation)
@@ -56,7 +56,6 @@ test: left-out-reset fmt-check lint prometheus ## Everything a change must pass:
 	@if compgen -G 'benches/*.rs' >/dev/null; then \
 	  cargo test --locked --all-features --bench '*' 2>&1 | tee -a target/test.log; \
 	else echo 'no benches'; fi
-	@$(MAKE) --no-print-directory docs
 	$(call step,totals)
 	@$(totals) target/test.log
 	@{ cat target/left-out 2>/dev/null; grep -h 'LEFT OUT' target/test.log; } || true

@@ -21,7 +21,7 @@ const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
 /// All that the document says about a bucket of Google Cloud Storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GcsSettings {
-    /// What is sent; the endpoint may be another, see [`GcsSettings::placed`].
+    /// What is sent. The endpoint may be an emulator's.
     pub client: S3Config,
     /// In whose name.
     pub access: GcsAccess,
