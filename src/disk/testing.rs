@@ -7,6 +7,14 @@ use std::sync::OnceLock;
 
 use super::{BufferPool, DiskEngine, EngineInfo, EngineRequest};
 
+/// Tries of what is claimed of pages: some kernels reclaim a few ahead of need, at any moment, and
+/// a page that is just being written back can't be dropped.
+#[cfg(test)]
+pub(super) const PAGE_TRIES_MAX: usize = 40;
+/// What lies between two of them.
+#[cfg(test)]
+pub(super) const PAGE_TRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl DiskEngine {
     /// The engine that tests run with: what the environment variable `OUTRIGGER_TEST_IO` says
     /// (`uring`, `pread` or `auto`), else io_uring where it works. All tests of a process share

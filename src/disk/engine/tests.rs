@@ -8,6 +8,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use super::*;
 use crate::disk::residency::{Residency, cached_pages, residency};
+use crate::disk::testing::{PAGE_TRIES_MAX, PAGE_TRY_PAUSE};
 use crate::disk::{Containment, Dir, RUN_BYTES};
 
 const RING: [libc::c_long; 3] = [
@@ -167,8 +168,16 @@ fn an_engine_that_works_says_why_it_was_chosen() {
         ("pread", "requested")
     );
     let auto = build(EngineRequest::Auto);
-    let (read, cached) = read_cold(&auto);
-    assert!(read == vec![7; 2 * RUN_BYTES]);
+    let mut cached = Ok(0);
+    for _ in 0..PAGE_TRIES_MAX {
+        let (read, left) = read_cold(&auto);
+        assert!(read == vec![7; 2 * RUN_BYTES]);
+        cached = left;
+        if !matches!(cached, Ok(1..)) {
+            break;
+        }
+        std::thread::sleep(PAGE_TRY_PAUSE);
+    }
     if auto.info().engine == "uring" {
         assert_eq!(auto.info().reason, "probed");
         assert_eq!(build(EngineRequest::Uring).info().reason, "requested");
