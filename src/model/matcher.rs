@@ -1,8 +1,11 @@
 //! Label matchers as they are written: operator, name, value, and their PromQL form.
 //!
-//! Plain values: whether a pattern compiles, and what it matches, is for the one who evaluates it.
+//! Plain values; [`Matcher::matches`] is for a value here and there, many are compared with a
+//! pattern that was compiled once.
 
 use std::fmt::{self, Write as _};
+
+use super::{Pattern, PatternError};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +43,25 @@ impl MatchOp {
             Self::NotEqual => "!=",
             Self::Regex => "=~",
             Self::NotRegex => "!~",
+        }
+    }
+}
+
+impl Matcher {
+    /// Whether a label of this value fits.
+    ///
+    /// # Errors
+    /// Where the pattern is none, in Go's view.
+    pub fn matches(&self, value: &str) -> Result<bool, PatternError> {
+        let is_match = || {
+            let compiled = Pattern::parse(self.value.as_bytes())?.compile()?;
+            Ok(compiled.is_match(value))
+        };
+        match self.op {
+            MatchOp::Equal => Ok(self.value == value),
+            MatchOp::NotEqual => Ok(self.value != value),
+            MatchOp::Regex => is_match(),
+            MatchOp::NotRegex => is_match().map(|matches| !matches),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The vocabulary that every layer shares: labels, matchers, times, durations, block identity,
-//! the clock, an error's chain, the YAML of small documents and the variables in them, what a
-//! reloader, the shipper and the disk tell of themselves.
+//! The vocabulary that every layer shares: labels, matchers and their patterns, times, durations,
+//! block identity, the clock, an error's chain, the YAML of small documents and the variables in
+//! them, what a reloader, the shipper and the disk tell of themselves.
 //!
 //! Plain values without IO. A type stands here when two modules that may not see each other need
 //! it; everything else belongs to the module that owns the behaviour.
@@ -14,6 +14,7 @@ mod error_chain;
 mod expand;
 mod labels;
 mod matcher;
+mod re2;
 mod reload;
 mod status;
 mod time;
@@ -28,6 +29,7 @@ pub use error_chain::ErrorChain;
 pub use expand::{ExpandError, expand};
 pub use labels::{ExternalLabels, Labels};
 pub use matcher::{MatchOp, Matcher, Selector};
+pub use re2::{AnchoredRegex, Pattern, PatternError, PatternMatcher, Verdict};
 pub use reload::{ReloadFailure, ReloadStatus};
 pub use status::{
     BlockState, IoStatus, SHIPPING_BLOCKS_NAMED_MAX, SHIPPING_FAILURES_MAX, ShippedBlock,

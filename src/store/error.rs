@@ -1,7 +1,7 @@
 //! Why a StoreAPI call has no answer, or no whole one.
 
 use super::blocks::{BlockError, SelectError};
-use super::re2::PatternError;
+use crate::model::PatternError;
 use crate::prometheus::{PeerError, PeerErrorClass};
 use crate::tsdb::DecodeError;
 

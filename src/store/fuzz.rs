@@ -2,7 +2,8 @@
 
 use prost::Message;
 
-use super::{Parsed, Pattern, SeriesQuery};
+use super::{Parsed, SeriesQuery};
+use crate::model::Pattern;
 use crate::model::{ExternalLabels, Labels, TimestampMs};
 use crate::proto::thanos::SeriesRequest;
 

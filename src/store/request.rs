@@ -5,9 +5,8 @@
 //! §3.6b). What a request may cost before it is asked of Prometheus is bounded by the constants
 //! below.
 
-use super::re2::{AnchoredRegex, Pattern};
 use super::{Shard, StoreError};
-use crate::model::{ExternalLabels, MatchOp, Matcher, TimestampMs};
+use crate::model::{AnchoredRegex, ExternalLabels, MatchOp, Matcher, Pattern, TimestampMs};
 use crate::proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest, label_matcher};
 
 /// The most matchers of one request.

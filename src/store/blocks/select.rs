@@ -12,8 +12,8 @@ mod work;
 
 use std::collections::HashSet;
 
-use crate::model::{MatchOp, Matcher};
-use crate::store::{ErrorClass, Pattern, PatternError, PatternMatcher, Verdict};
+use crate::model::{MatchOp, Matcher, Pattern, PatternError, PatternMatcher, Verdict};
+use crate::store::ErrorClass;
 use crate::tsdb::{DecodeError, IndexView, Postings, PostingsRef, PostingsUnion, SeriesReader};
 
 pub use lists::{label_names, label_values};

@@ -23,7 +23,7 @@ use class::{ClassReader, PerlClass};
 pub use shortcut::{PatternMatcher, Verdict};
 
 /// A pattern's greatest length. Dashboards send lists of thousands of names.
-pub(super) const PATTERN_BYTES_MAX: usize = 768 << 10;
+const PATTERN_BYTES_MAX: usize = 768 << 10;
 /// Go's limits: how often an expression may be repeated, and how deep it may nest.
 const REPEAT_MAX: u32 = 1000;
 const HEIGHT_MAX: u32 = 1000;
@@ -79,7 +79,7 @@ impl Pattern {
     }
 
     /// The pattern as the `regex` crate takes it.
-    pub(super) fn anchored(&self) -> String {
+    pub fn anchored(&self) -> String {
         format!("^(?s:{})$", self.rust)
     }
 
