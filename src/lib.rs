@@ -24,6 +24,7 @@ pub mod objstore;
 pub mod otlp;
 pub mod prometheus;
 pub mod proto;
+pub mod query;
 pub mod reloader;
 pub mod shipper;
 pub mod store;

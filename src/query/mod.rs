@@ -1,0 +1,16 @@
+//! PromQL with the external labels in place, evaluated by the Prometheus beside us (design §6,
+//! contract `grpc.md` §2.10).
+//!
+//! `rewrite` turns an expression over series with external labels into one over what Prometheus
+//! stores, and says which labels its result still has to get. `Engine` asks Prometheus and puts
+//! them on while the answer streams by. It knows no HTTP and no gRPC of ours.
+
+mod engine;
+mod error;
+mod rewrite;
+
+pub use engine::{
+    Element, Engine, EngineConfig, Evaluated, Evaluation, EvaluationKind, ResultType, Trailer,
+};
+pub use error::QueryError;
+pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};
