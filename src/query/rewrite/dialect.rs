@@ -1,12 +1,16 @@
 //! What Prometheus reads and the parser does not, said in words that it knows.
 //!
-//! The parser gets a copy in which strings in backticks stand in quotes, durations that are
-//! computed are plain ones, and `anchored` and `smoothed` are left out: nothing of that decides
+//! The parser gets a copy in which strings in backticks stand in quotes, patterns are other ones
+//! (it would compile them, by other rules and within narrower limits than Go's), durations that
+//! are computed are plain, and `anchored` and `smoothed` are left out: nothing of that decides
 //! where labels go. Prometheus gets the user's own words, so each place of the copy knows its place
 //! in the original.
 
 use std::ops::Range;
 
+use promql_parser::util::unquote_string;
+
+use super::RewriteError;
 use crate::model::Quoted;
 
 /// Words behind which an operand begins, so that `anchored` behind them is a metric.
@@ -29,6 +33,9 @@ const OPERATORS: [&str; 15] = [
 ];
 /// How ranges are extended to their ends, behind a selector.
 const EXTENSIONS: [&str; 2] = ["anchored", "smoothed"];
+
+/// Stands for every pattern; one that does not match what is empty.
+const PATTERN: &str = "\"x\"";
 
 /// An expression as the parser reads it.
 #[derive(Debug)]
@@ -87,6 +94,8 @@ enum Last {
     Operand,
     Operator,
     Offset,
+    /// `=~` or `!~`.
+    PatternOperator,
 }
 
 /// Goes through the text once, by what Prometheus' lexer takes for strings, comments and words.
@@ -104,11 +113,7 @@ impl<'a> Reader<'a> {
         while let Some(c) = self.rest().chars().next() {
             match c {
                 '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
-                '"' | '\'' => {
-                    self.at += quoted_bytes(self.rest());
-                    self.last = Last::Operand;
-                }
-                '`' => self.raw_string(),
+                '"' | '\'' | '`' => self.string(c),
                 '[' => self.brackets(),
                 '(' if self.last == Last::Offset => {
                     let bytes = closed_bytes(self.rest());
@@ -125,6 +130,7 @@ impl<'a> Reader<'a> {
                         ')' | '}' | ']' => Last::Operand,
                         // A sign, or the space, before what the offset is.
                         '+' | '-' if self.last == Last::Offset => Last::Offset,
+                        '~' => Last::PatternOperator,
                         c if c.is_whitespace() => self.last,
                         _ => Last::Operator,
                     };
@@ -155,16 +161,17 @@ impl<'a> Reader<'a> {
         self.last = Last::Operand;
     }
 
-    /// A string in backticks, in which nothing is escaped.
-    fn raw_string(&mut self) {
-        let content = self.rest().get(1..).unwrap_or_default();
-        match content.split_once('`') {
-            Some((content, _)) => {
-                let quoted = Quoted(content).to_string();
-                self.replace(content.len() + 2, &quoted);
-            }
-            // An error, which the parser tells.
-            None => self.at = self.original.len(),
+    fn string(&mut self, quote: char) {
+        let bytes = quoted_bytes(self.rest());
+        let literal = self.rest().get(..bytes).unwrap_or_default();
+        if self.last == Last::PatternOperator && is_closed(literal) {
+            self.replace(bytes, PATTERN);
+        } else if quote == '`' && is_closed(literal) {
+            let content = literal.trim_matches('`');
+            self.replace(bytes, &Quoted(content).to_string());
+        } else {
+            self.at += bytes;
+            self.last = Last::Operand;
         }
     }
 
@@ -232,18 +239,32 @@ fn word_bytes(text: &str) -> usize {
     text.find(|c| !is_part(c)).unwrap_or(text.len())
 }
 
-/// The bytes of a string with its quotes.
+/// The bytes of a string with its quotes; between backticks nothing is escaped.
 fn quoted_bytes(text: &str) -> usize {
     let mut chars = text.char_indices();
     let quote = chars.next().map(|(_, quote)| quote);
     while let Some((at, c)) = chars.next() {
-        if c == '\\' {
+        if c == '\\' && quote != Some('`') {
             chars.next();
         } else if Some(c) == quote {
             return at + 1;
         }
     }
     text.len()
+}
+
+/// Whether a string ends with the quote that it begins with.
+fn is_closed(literal: &str) -> bool {
+    let quote = literal.chars().next();
+    literal.len() > 1 && quote.is_some_and(|quote| literal.ends_with(quote))
+}
+
+/// What a string says.
+pub(super) fn unquoted(literal: &str) -> Result<String, RewriteError> {
+    match literal.starts_with('`') {
+        true => Ok(literal.trim_matches('`').to_owned()),
+        false => unquote_string(literal).map_err(RewriteError::Syntax),
+    }
 }
 
 /// The bytes from an opening parenthesis to the one that closes it.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use promql_parser::label::{MatchOp as ParsedOp, Matcher as ParsedMatcher};
 use promql_parser::parser::VectorSelector;
-use promql_parser::parser::token::{T_COMMA, T_LEFT_BRACE, T_RIGHT_BRACE, T_STRING, TokenId};
+use promql_parser::parser::token::{T_COMMA, T_LEFT_BRACE, T_RIGHT_BRACE, T_STRING};
 
+use super::dialect::unquoted;
 use super::tokens::{Tokens, disagreement};
 use super::{LabelOverlay, RewriteError};
 use crate::model::{MatchOp, Matcher, Quoted};
@@ -29,7 +30,7 @@ pub(super) struct Selector<'a> {
 /// One matcher in its own words.
 #[derive(Debug)]
 struct Written<'a> {
-    parsed: &'a ParsedMatcher,
+    matcher: Matcher,
     text: &'a str,
     /// A metric's name in quotes, without operator.
     is_bare_name: bool,
@@ -67,14 +68,9 @@ impl<'a> Selector<'a> {
             let brace = tokens.expect(T_LEFT_BRACE)?;
             start = start.or(Some(brace.span.start));
             while !tokens.accept(T_RIGHT_BRACE) {
-                let (span, count, first) = written(tokens)?;
-                let text = part(text, span)?;
                 let parsed = tree.matchers.matchers.get(matchers.len());
-                matchers.push(Written {
-                    parsed: parsed.ok_or_else(|| disagreement("a matcher"))?,
-                    text,
-                    is_bare_name: count == 1 && first == T_STRING,
-                });
+                let parsed = parsed.ok_or_else(|| disagreement("a matcher"))?;
+                matchers.push(written(tokens, text, parsed)?);
                 tokens.accept(T_COMMA);
             }
         }
@@ -94,9 +90,9 @@ impl<'a> Selector<'a> {
         let mut kept = Vec::with_capacity(self.matchers.len());
         let mut is_empty = false;
         for written in &self.matchers {
-            match overlay.external(&written.parsed.name) {
+            match overlay.external(&written.matcher.name) {
                 None => kept.push(written),
-                Some(value) => is_empty |= !matches(written.parsed, value)?,
+                Some(value) => is_empty |= !matches(&written.matcher, value)?,
             }
         }
         let body = match kept.len() == self.matchers.len() {
@@ -108,7 +104,7 @@ impl<'a> Selector<'a> {
 
     /// The labels that the matchers are on.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.matchers.iter().map(|written| &*written.parsed.name)
+        self.matchers.iter().map(|written| &*written.matcher.name)
     }
 
     fn written_anew(&self, kept: &[&Written<'_>], is_empty: bool) -> String {
@@ -125,7 +121,7 @@ impl<'a> Selector<'a> {
                 false => written.text.to_owned(),
             });
         }
-        let has_condition = kept.iter().any(|written| excludes_empty(written.parsed));
+        let has_condition = kept.iter().any(|written| excludes_empty(&written.matcher));
         if self.name.is_none() && !is_empty && !has_condition {
             matchers.push(ANY_NAME.to_owned());
         }
@@ -154,15 +150,36 @@ pub(super) fn absent_label<'a>(tree: &'a VectorSelector, name: &str) -> Option<&
     value.filter(|value| !value.is_empty())
 }
 
-/// The tokens of one matcher: where they stand, how many, and the first one's kind.
-fn written(tokens: &mut Tokens) -> Result<(Range<usize>, usize, TokenId), RewriteError> {
+/// Takes the tokens of one matcher.
+fn written<'a>(
+    tokens: &mut Tokens,
+    text: &'a str,
+    parsed: &ParsedMatcher,
+) -> Result<Written<'a>, RewriteError> {
     let first = tokens.take()?;
+    let mut last = first.clone();
     let mut count = 1;
     while !matches!(tokens.peek(), None | Some(T_COMMA | T_RIGHT_BRACE)) {
-        tokens.take()?;
+        last = tokens.take()?;
         count += 1;
     }
-    Ok((first.span.start..tokens.end(), count, first.id))
+    let (op, is_pattern) = match parsed.op {
+        ParsedOp::Equal => (MatchOp::Equal, false),
+        ParsedOp::NotEqual => (MatchOp::NotEqual, false),
+        ParsedOp::Re(_) => (MatchOp::Regex, true),
+        ParsedOp::NotRe(_) => (MatchOp::NotRegex, true),
+    };
+    let value = match is_pattern {
+        // The parser got another one.
+        true => unquoted(part(text, last.span)?)?,
+        false => parsed.value.clone(),
+    };
+    let name = parsed.name.clone();
+    Ok(Written {
+        matcher: Matcher { op, name, value },
+        text: part(text, first.span.start..tokens.end())?,
+        is_bare_name: count == 1 && first.id == T_STRING,
+    })
 }
 
 /// A part of the text.
@@ -171,22 +188,12 @@ pub(super) fn part(text: &str, span: Range<usize>) -> Result<&str, RewriteError>
     text.get(span.clone()).ok_or_else(place)
 }
 
-fn matches(parsed: &ParsedMatcher, value: &str) -> Result<bool, RewriteError> {
-    let matcher = Matcher {
-        op: match parsed.op {
-            ParsedOp::Equal => MatchOp::Equal,
-            ParsedOp::NotEqual => MatchOp::NotEqual,
-            ParsedOp::Re(_) => MatchOp::Regex,
-            ParsedOp::NotRe(_) => MatchOp::NotRegex,
-        },
-        name: parsed.name.clone(),
-        value: parsed.value.clone(),
-    };
+fn matches(matcher: &Matcher, value: &str) -> Result<bool, RewriteError> {
     let matched = matcher.matches(value);
     matched.map_err(|error| RewriteError::Syntax(error.to_string()))
 }
 
 /// Whether a series without the label does not match.
-fn excludes_empty(parsed: &ParsedMatcher) -> bool {
-    matches(parsed, "").is_ok_and(|matched| !matched)
+fn excludes_empty(matcher: &Matcher) -> bool {
+    matches(matcher, "").is_ok_and(|matched| !matched)
 }

@@ -226,6 +226,28 @@ fn what_only_prometheus_reads_stays_as_it_is() {
 }
 
 #[test]
+fn patterns_are_gos_and_may_be_long() {
+    expect(
+        &overlay(),
+        r##"
+        up{job=~"\\pN\\Qa.b\\E(?U)x*"}
+          => up{job=~"\\pN\\Qa.b\\E(?U)x*"} +cluster+replica
+        up{cluster=~"\\Qeu\\E\\pN", job =~ `.*`}
+          => up{job =~ `.*`} +cluster+replica
+        {cluster=~"eu1|us1",job=~`.*`}
+          => {job=~`.*`,__name__!=""} +cluster+replica
+        up{cluster!~"eu1|us1"}
+          => {__name__="up",__name__=""} +
+        up{cluster=~"eu("}
+          => error parsing regexp…
+        "##,
+    );
+    let names: Vec<String> = (0..20_000).map(|n| format!("instance-{n}")).collect();
+    let query = format!("a{{instance=~\"{}\"}}", names.join("|"));
+    assert_eq!(rewrite(&query, &overlay()).unwrap().query, query);
+}
+
+#[test]
 fn samples_that_are_filled_in_get_what_they_should_have() {
     expect(
         &overlay(),
