@@ -1,1 +1,1 @@
-//! tests
+//! Queries against a loopback Prometheus that answers right and wrong.
