@@ -244,7 +244,12 @@ fn ended(engine: &Engine, outcome: Outcome) -> u64 {
 #[tokio::test]
 async fn a_vector_gets_its_labels_and_the_parameters_go_as_given() {
     let peer = Peer::answering(|_| {
-        let body = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[1.5,"NaN"]},{"metric":{},"value":[1.5,"2"]}],"stats":{"x":1}},"warnings":["w (1:1)"],"infos":["i"]}"#;
+        let body = concat!(
+            r#"{"status":"success","data":{"resultType":"vector","result":["#,
+            r#"{"metric":{"__name__":"up","job":"a"},"value":[1.5,"NaN"]},"#,
+            r#"{"metric":{},"value":[1.5,"2"]}],"stats":{"x":1}},"#,
+            r#""warnings":["w (1:1)"],"infos":["i"]}"#,
+        );
         Reply::Whole(200, body.to_owned())
     })
     .await;
