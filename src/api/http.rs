@@ -58,9 +58,9 @@ impl Endpoints {
         self
     }
 
-    /// The same with Prometheus' API.
-    pub fn with_query(mut self, query: QueryApi) -> Self {
-        self.query = Some(query);
+    /// The same with Prometheus' API, where that is wanted.
+    pub fn with_query(mut self, query: Option<QueryApi>) -> Self {
+        self.query = query;
         self
     }
 

@@ -5,7 +5,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args};
 
 use super::number;
-use crate::model::PromDuration;
+use crate::model::{InvalidPromDuration, PromDuration};
 
 /// The flag that the others need.
 const ENABLE: &str = "query.enable";
@@ -35,7 +35,8 @@ pub struct QueryArgs {
         id = "query.timeout",
         long = "query.timeout",
         value_name = "DURATION",
-        default_value = "2m"
+        default_value = "2m",
+        value_parser = timeout
     )]
     pub timeout: PromDuration,
 
@@ -64,6 +65,23 @@ pub struct QueryArgs {
         default_value = "true"
     )]
     pub partial_response: bool,
+}
+
+/// Why a duration is no timeout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum InvalidTimeout {
+    #[error(transparent)]
+    Duration(#[from] InvalidPromDuration),
+    #[error("must be more than 0")]
+    Zero,
+}
+
+fn timeout(text: &str) -> Result<PromDuration, InvalidTimeout> {
+    let timeout: PromDuration = text.parse()?;
+    match timeout.as_millis() {
+        0 => Err(InvalidTimeout::Zero),
+        _ => Ok(timeout),
+    }
 }
 
 /// The first flag of these that was given though nothing is to be queried.
