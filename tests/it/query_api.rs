@@ -174,6 +174,11 @@ fn stripped(mut document: Value) -> (Value, usize) {
                     members.remove(volatile);
                 }
                 members.remove("evaluationTime");
+                if members.get("type").is_some_and(|kind| kind == "recording") {
+                    // Some versions leave out what is empty.
+                    let empty = || Value::Object(serde_json::Map::new());
+                    members.entry("labels").or_insert_with(empty);
+                }
                 // Of the alert rule's own, which the external one takes the place of.
                 members.retain(|name, value| name != "cluster" || value != "own");
                 members.values_mut().for_each(|value| strip(value, count));

@@ -304,7 +304,7 @@ async fn queries_are_told_of_where_they_are_answered() {
     for part in [
         "<h2>Queries</h2>",
         "3 of 20 running, 4 waiting",
-        "<dt>Longest<dd>2 min",
+        "<dt>Longest</dt><dd>2 min",
         "5 answered, 6 not",
         "7 rewritten, 8 unsupported",
     ] {
