@@ -195,7 +195,7 @@ impl Inner {
             return Ok((Source::Nothing(result_type), running));
         }
         let overlay = self.overlay(&external, replica).await?;
-        let rewritten = self.rewritten(&evaluation.query, &overlay).await?;
+        let rewritten = self.rewritten(&evaluation, &overlay).await?;
         let stream = self.ask(&evaluation, &rewritten, deadline).await?;
         let stored = Arc::clone(&self.stored);
         let source = Source::Asked(Box::new(Labelled::new(stream, rewritten, stored)));
@@ -243,9 +243,10 @@ impl Inner {
 
     async fn rewritten(
         &self,
-        query: &str,
+        evaluation: &Evaluation,
         overlay: &LabelOverlay,
     ) -> Result<Rewritten, QueryError> {
+        let query = evaluation.query.as_str();
         match (self.rewrite)(query, overlay) {
             Ok(rewritten) => {
                 let result = match rewritten.query == query {
@@ -257,7 +258,7 @@ impl Inner {
             }
             Err(RewriteError::Syntax(words)) => {
                 // Prometheus' words are better, if it refuses too.
-                self.check(query).await?;
+                self.check(evaluation).await?;
                 self.metrics.count_rewrite(Rewrite::unsupported);
                 let what = format!("expression: {words}");
                 Err(RewriteError::Unsupported { what }.into())
@@ -284,10 +285,7 @@ impl Inner {
         if !params.iter().any(|(name, _)| *name == "timeout") {
             params.push(("timeout", &left));
         }
-        let endpoint = match evaluation.kind {
-            EvaluationKind::Instant => QueryEndpoint::Instant,
-            EvaluationKind::Range => QueryEndpoint::Range,
-        };
+        let endpoint = endpoint(evaluation.kind);
         let error = match self.config.client.query(endpoint, &params).await {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
@@ -295,15 +293,37 @@ impl Inner {
         let is_bad = matches!(&error, PeerError::Refused { status, .. } if *status == 400);
         if is_bad && rewritten.query != evaluation.query {
             // Where it is the expression that is refused, the user's own text tells better why.
-            self.check(&evaluation.query).await?;
+            self.check(evaluation).await?;
         }
         Err(in_users_terms(error, rewritten))
     }
 
-    /// Whether Prometheus takes the user's text.
-    async fn check(&self, query: &str) -> Result<(), QueryError> {
-        let checked = self.config.client.check_expression(query).await;
-        checked.map_err(|error| passed_on(error, |message| message))
+    /// Whether Prometheus takes the user's text. Where it does not, and so will not evaluate it,
+    /// the query is asked as it came: each endpoint has words of its own, and looks at other
+    /// parameters first.
+    async fn check(&self, evaluation: &Evaluation) -> Result<(), QueryError> {
+        let (client, query) = (&self.config.client, evaluation.query.as_str());
+        let Err(error) = client.check_expression(query).await else {
+            return Ok(());
+        };
+        let mut error = error;
+        if matches!(&error, PeerError::Refused { status, .. } if *status == 400) {
+            let mut params = vec![("query", query)];
+            let given = evaluation.params.iter();
+            params.extend(given.map(|(name, value)| (*name, value.as_str())));
+            let asked = client.query(endpoint(evaluation.kind), &params).await;
+            if let Err(told @ PeerError::Refused { .. }) = asked {
+                error = told;
+            }
+        }
+        Err(passed_on(error, |message| message))
+    }
+}
+
+fn endpoint(kind: EvaluationKind) -> QueryEndpoint {
+    match kind {
+        EvaluationKind::Instant => QueryEndpoint::Instant,
+        EvaluationKind::Range => QueryEndpoint::Range,
     }
 }
 

@@ -523,6 +523,9 @@ async fn a_rewritten_text_that_is_refused_is_judged_by_the_users_own() {
     let rewritten = r#"up{cluster="c1"}"#;
     for (own_is_taken, expected) in [(false, "of the text"), (true, "of the parameters")] {
         let peer = Peer::answering(move |asked| match asked {
+            asked if asked.starts_with(&format!("/api/v1/query?query={rewritten}")) => {
+                Reply::Whole(400, refusal("bad_data", "of the text"))
+            }
             asked if asked.starts_with("/api/v1/query?") => {
                 Reply::Whole(400, refusal("bad_data", "of the parameters"))
             }
@@ -530,7 +533,7 @@ async fn a_rewritten_text_that_is_refused_is_judged_by_the_users_own() {
                 assert_eq!(asked, format!("/api/v1/format_query?query={rewritten}"));
                 match own_is_taken {
                     true => Reply::Whole(200, r#"{"status":"success","data":"x"}"#.to_owned()),
-                    false => Reply::Whole(400, refusal("bad_data", "of the text")),
+                    false => Reply::Whole(400, refusal("bad_data", "of the format")),
                 }
             }
         })
@@ -548,7 +551,8 @@ async fn a_rewritten_text_that_is_refused_is_judged_by_the_users_own() {
 #[tokio::test]
 async fn what_we_can_not_read_is_shown_to_prometheus() {
     let peer = Peer::answering(|asked| match asked {
-        "/api/v1/format_query?query=up{" => Reply::Whole(400, refusal("bad_data", "1:4: eof")),
+        "/api/v1/format_query?query=up{" => Reply::Whole(400, refusal("bad_data", "no")),
+        "/api/v1/query?query=up{" => Reply::Whole(400, refusal("bad_data", "1:4: eof")),
         "/api/v1/format_query?query=of the future" => {
             Reply::Whole(200, r#"{"status":"success","data":"x"}"#.to_owned())
         }

@@ -13,10 +13,12 @@ const BENCH: &str = include_str!("../../golden/bench_flags.txt");
 /// Flags of other programs that the pages speak of.
 const FOREIGN: &[&str] = &[
     "compact.enable-vertical-compaction",
+    "query.max-concurrency",
     "storage.remote.read-concurrent-limit",
     "storage.tsdb.delay-compact-file.path",
     "storage.tsdb.min-block-duration",
     "storage.tsdb.max-block-duration",
+    "web.cors.origin",
     "web.enable-admin-api",
     "web.enable-lifecycle",
 ];
