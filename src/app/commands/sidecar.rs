@@ -173,9 +173,17 @@ async fn build(
             .with_flush(&sidecar.shipper, &client)
             .with_tracer(tracer.clone())
     });
-    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
-        .with_request_log(request_log)
-        .with_tracer(tracer);
+    let grpc = GrpcPart::build(
+        sidecar,
+        environment,
+        client,
+        &peer,
+        &probe,
+        None,
+        &mut registry,
+    )?
+    .with_request_log(request_log)
+    .with_tracer(tracer);
     let sources = status::sources(status::Shown {
         environment,
         started,
