@@ -7,6 +7,7 @@
 mod answers;
 mod json;
 mod params;
+mod query;
 mod series;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ pub use answers::{
 };
 pub use json::{JsonError, SERIES_OBJECT_BYTES_MAX};
 pub use params::{API_TIME_MAX_MS, API_TIME_MIN_MS};
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use query::fuzz_query_answer;
+pub use query::{QUERY_ELEMENT_BYTES_MAX, QueryEndpoint, QueryStream, ResultType};
 pub use series::SeriesStream;
 
 use super::client::{Agent, Client};

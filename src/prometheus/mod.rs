@@ -25,9 +25,12 @@ mod state;
 mod storage;
 mod url;
 
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use api::fuzz_query_answer;
 pub use api::{
     API_TIME_MAX_MS, API_TIME_MIN_MS, ActiveTarget, AlertInstance, AlertingRule, Answer, ApiTime,
-    DroppedTarget, Exemplar, ExemplarSeries, HeadStats, JsonError, MetricMeta, RecordingRule, Rule,
+    DroppedTarget, Exemplar, ExemplarSeries, HeadStats, JsonError, MetricMeta,
+    QUERY_ELEMENT_BYTES_MAX, QueryEndpoint, QueryStream, RecordingRule, ResultType, Rule,
     RuleGroup, RuleType, SERIES_OBJECT_BYTES_MAX, Scope, SeriesOrder, SeriesStream, Statistic,
     TargetState, Targets, TsdbStatus,
 };
