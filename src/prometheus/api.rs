@@ -20,6 +20,7 @@ pub use answers::{
 };
 pub use json::{JsonError, SERIES_OBJECT_BYTES_MAX};
 pub use params::{API_TIME_MAX_MS, API_TIME_MIN_MS};
+pub(super) use params::{URL_QUERY_BYTES_MAX, path_name, percent_encode};
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use query::fuzz_query_answer;
 pub use query::{QUERY_ELEMENT_BYTES_MAX, QueryEndpoint, QueryStream, ResultType};
@@ -128,7 +129,7 @@ impl Client {
         name: &str,
         scope: Scope<'_>,
     ) -> Result<Answer<Vec<String>>, PeerError> {
-        let path = format!("/api/v1/label/{}/values", params::path_name(name));
+        let path = format!("/api/v1/label/{}/values", path_name(name));
         let question = Question::Query(Params::of(scope).into_query());
         self.whole(&path, question, LABELS_BODY_MAX).await
     }

@@ -10,6 +10,7 @@ mod authorization;
 mod client;
 mod error;
 mod flags;
+mod forward;
 mod gauges;
 mod heartbeat;
 mod http_client;
@@ -38,6 +39,9 @@ pub use authorization::Secret;
 pub use client::{Client, Config, WalReplay};
 pub use error::{PeerError, PeerErrorClass};
 pub use flags::{FlagError, FlagExpectations, FlagWarning, validate_flags};
+pub use forward::{
+    Forwarded, ForwardedParams, ParamsPlace, is_label_asked, label_values_path,
+};
 pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};
 pub use http_client::{HttpClientConfig, HttpClientConfigError};
 pub use labels_text::LabelsText;

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 
 use grpc::GrpcPart;
+use query::QueryPart;
 use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
 use spans::TracingPart;
@@ -37,6 +38,7 @@ use crate::reloader::Reloader;
 mod confinement;
 mod flush;
 mod grpc;
+mod query;
 mod reloader;
 mod shipping;
 mod spans;
@@ -173,17 +175,11 @@ async fn build(
             .with_flush(&sidecar.shipper, &client)
             .with_tracer(tracer.clone())
     });
-    let grpc = GrpcPart::build(
-        sidecar,
-        environment,
-        client,
-        &peer,
-        &probe,
-        None,
-        &mut registry,
-    )?
-    .with_request_log(request_log)
-    .with_tracer(tracer);
+    let query = QueryPart::build(&sidecar.query, &client, &peer, &mut registry);
+    let engine = query.engine.clone();
+    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, engine, &mut registry)?
+        .with_request_log(request_log)
+        .with_tracer(tracer);
     let sources = status::sources(status::Shown {
         environment,
         started,
@@ -191,14 +187,16 @@ async fn build(
         peer: &peer,
         probe: &probe,
         grpc: &grpc,
+        query: query.engine.as_ref(),
         shipper: shipper.as_ref(),
         reloader: status,
         confined,
     });
+    let endpoints = Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources);
     Ok(Parts {
         signals,
         reloader,
-        endpoints: Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources),
+        endpoints: endpoints.with_query(query.api),
         http,
         access,
         probe,

@@ -34,7 +34,10 @@ pub struct SeriesStream {
 }
 
 impl SeriesStream {
-    pub(super) async fn open(client: &Client, question: Question) -> Result<Self, PeerError> {
+    pub(in crate::prometheus) async fn open(
+        client: &Client,
+        question: Question,
+    ) -> Result<Self, PeerError> {
         let url = client.shown(PATH);
         let span = client.span(PATH);
         // Uncompressed, as on the loopback that costs both sides less.
