@@ -254,6 +254,7 @@ fn counter_labels(job: usize, instance: usize) -> Vec<(String, String)> {
 fn counter_shapes(start_ms: i64) -> Vec<Vec<Chunk>> {
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
     let samples = BLOCK_MS / COUNTER_MS;
+    let chunk_samples = usize::try_from(CHUNK_SAMPLES).expect("a chunk has some samples");
     (0..SHAPES)
         .map(|shape| {
             let mut value = shape as f64 * 1000.0;
@@ -266,7 +267,7 @@ fn counter_shapes(start_ms: i64) -> Vec<Vec<Chunk>> {
                     (start_ms + step * COUNTER_MS, value)
                 })
                 .collect();
-            let chunks = samples.chunks(CHUNK_SAMPLES as usize);
+            let chunks = samples.chunks(chunk_samples);
             chunks.map(Chunk::xor).collect()
         })
         .collect()

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use crate::Bench;
 use crate::block::{BlockMaker, COUNTER, JOBS, files};
 use crate::querier::{Meter, Querier};
-use crate::sidecar::{Launch, Sidecar, Site, get};
+use crate::sidecar::{Launch, Sidecar, Site};
 use crate::store::{Peer, cpu_ms, free_port};
 use crate::usage::{self, Usage};
 

@@ -280,8 +280,8 @@ async fn with_the_flag_they_are_advertised_listed_and_counted() {
     );
     for (method, count) in [("Query", 0.0), ("QueryRange", 0.0)] {
         let series = format!(
-            "grpc_server_handled_total{{grpc_code=\"OK\",grpc_method=\"{method}\",\
-             grpc_service=\"thanos.Query\",grpc_type=\"server_stream\"}}"
+            "grpc_server_handled_total{{grpc_type=\"server_stream\",grpc_service=\"thanos.Query\",\
+             grpc_method=\"{method}\",grpc_code=\"OK\"}}"
         );
         assert_eq!(stand.outrigger.metric(&series), Some(count), "{series}");
     }

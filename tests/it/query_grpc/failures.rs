@@ -183,7 +183,7 @@ async fn deadlines_of_call_and_request_end_the_query_at_prometheus() {
     let mut by_call = Request::new(instant("requests_total"));
     by_call.set_timeout(Duration::from_millis(300));
     let error = client
-        .messages::<_, QueryResponse>(QUERY, by_call)
+        .messages::<QueryRequest, QueryResponse>(QUERY, by_call)
         .await
         .unwrap_err();
     // tonic's own timer may be the quicker, which says so in its way.
