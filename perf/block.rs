@@ -27,7 +27,9 @@ const SHAPES: usize = 512;
 const METRICS: usize = 250;
 /// The metric of [`BlockMaker::write_counter`], its jobs, and the time between two samples.
 pub(crate) const COUNTER: &str = "m";
-pub(crate) const JOBS: usize = 10;
+pub(crate) const JOBS: [&str; 5] = ["api", "kubelet", "node", "queue", "shop"];
+/// Each rack has as many of its series.
+pub(crate) const RACKS: usize = 10;
 const COUNTER_MS: i64 = 30_000;
 /// What one write to a block's file has.
 const WRITE_BYTES: usize = 1 << 20;
@@ -176,7 +178,7 @@ impl<'a> BlockMaker<'a> {
         let start_ms = self.next_start_ms();
         let shapes = counter_shapes(start_ms);
         let series = usize::try_from(series)?;
-        let per_job = series.div_ceil(JOBS);
+        let per_job = series.div_ceil(JOBS.len());
         let all = (0..series).map(|number| Series {
             labels: counter_labels(number / per_job, number % per_job),
             chunks: shapes[number * 7 % SHAPES].clone(),
@@ -236,15 +238,18 @@ impl<'a> BlockMaker<'a> {
     }
 }
 
-/// The labels of one series of the counter; numbers are padded so that series come in label order.
+/// The labels of one series of the counter; numbers are padded and jobs ascend, so that series come
+/// in label order.
 fn counter_labels(job: usize, instance: usize) -> Vec<(String, String)> {
+    let job_name = JOBS.get(job).unwrap_or(&"other");
     [
         ("__name__", COUNTER.to_owned()),
         (
             "instance",
-            format!("target-{job:02}-{instance:05}.example.internal:9100"),
+            format!("target-{job}-{instance:06}.example.internal:9100"),
         ),
-        ("job", format!("job-{job:02}")),
+        ("job", (*job_name).to_owned()),
+        ("rack", format!("{:02}", instance % RACKS)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()

@@ -1,4 +1,4 @@
-//! A Thanos Querier in distributed mode (`INCUMBENT`, which has it as a command of its own), and
+//! A Thanos Querier (`INCUMBENT`, which has it as a command of its own), and
 //! what flows between it and its sidecar.
 
 use std::io::{Read as _, Write as _};
@@ -23,20 +23,24 @@ pub(crate) struct Querier<'a> {
 }
 
 impl<'a> Querier<'a> {
-    /// Starts one that knows this endpoint.
-    pub(crate) fn start(bench: &'a Bench, endpoint: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts one that knows this endpoint, in this `--query.mode`.
+    pub(crate) fn start(
+        bench: &'a Bench,
+        mode: &str,
+        endpoint: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let (http, grpc) = (free_port()?, free_port()?);
         let mut command = Command::new(bench.incumbent()?);
         command
             .args([
                 "query",
-                "--query.mode=distributed",
                 "--query.promql-engine=thanos",
                 "--query.replica-label=replica",
                 "--log.level=warn",
                 "--http-grace-period=1s",
                 "--grpc-grace-period=1s",
             ])
+            .arg(format!("--query.mode={mode}"))
             .arg(format!("--http-address=127.0.0.1:{http}"))
             .arg(format!("--grpc-address=127.0.0.1:{grpc}"))
             .arg(format!("--endpoint={endpoint}"))

@@ -1,7 +1,7 @@
-//! What PromQL costs: a distributed querier on outrigger, the same one on the incumbent, which
-//! sends it raw chunks, outrigger's HTTP API, and Prometheus (`PROMETHEUS`) asked directly.
+//! What PromQL costs: a distributed querier on outrigger, a local one on the incumbent, which sends
+//! it raw chunks, outrigger's HTTP API, and Prometheus (`PROMETHEUS`) asked directly.
 //!
-//! The block has one counter of [`JOBS`] jobs. Everybody asks the same Prometheus, one after
+//! The block has one counter with series of several [`JOBS`] in [`RACKS`]. Everybody asks the same Prometheus, one after
 //! another within a round; what flows between sidecar and querier is counted in a run of its own.
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::Bench;
-use crate::block::{BlockMaker, COUNTER, JOBS, files};
+use crate::block::{BlockMaker, COUNTER, JOBS, RACKS, files};
 use crate::querier::{Meter, Querier};
 use crate::sidecar::{Launch, Sidecar, Site};
 use crate::store::{Peer, cpu_ms, free_port};
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) enum Question {
     /// A number for each job and step, out of all series.
     Sum,
-    /// All series of one job, at 500 steps.
+    /// All series of one rack, at 500 steps.
     Series,
 }
 
@@ -87,7 +87,7 @@ impl Question {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Sum => "sum by (job) (rate(m[5m])), 15 s step",
-            Self::Series => "rate(m{job=…}[5m]), 500 steps",
+            Self::Series => "rate(m{rack=\"03\"}[5m]), 500 steps",
         }
     }
 
@@ -100,7 +100,7 @@ impl Question {
                 RANGE_S / 15,
             ),
             Self::Series => (
-                format!("rate({COUNTER}%7Bjob%3D%22job-03%22%7D[5m])"),
+                format!("rate({COUNTER}%7Brack%3D%2203%22%7D[5m])"),
                 14,
                 500,
             ),
@@ -115,8 +115,8 @@ impl Question {
     /// How many series the answer has.
     fn series(self, of: u64) -> u64 {
         match self {
-            Self::Sum => JOBS as u64,
-            Self::Series => of.div_ceil(JOBS as u64),
+            Self::Sum => JOBS.len() as u64,
+            Self::Series => of / RACKS as u64,
         }
     }
 }
@@ -234,7 +234,12 @@ impl Stand<'_> {
     ) -> anyhow::Result<QueryRun> {
         let meter = is_counted.then(|| Meter::start(endpoint)).transpose()?;
         let endpoint = meter.as_ref().map_or(endpoint, |meter| meter.address);
-        let querier = Querier::start(self.bench, endpoint)?;
+        let mode = match cell.asked {
+            // One that knows nobody to push down to.
+            Asked::QuerierOnIncumbent => "local",
+            _ => "distributed",
+        };
+        let querier = Querier::start(self.bench, mode, endpoint)?;
         self.wait_until_known(querier.address)?;
         let before = meter.as_ref().map(Meter::bytes);
         let pids = [Some(querier.pid), Some(sidecar)];
@@ -249,7 +254,7 @@ impl Stand<'_> {
 
     /// Until the querier finds a series by way of its endpoint.
     fn wait_until_known(&self, querier: SocketAddr) -> anyhow::Result<()> {
-        let instance = "target-03-00000.example.internal:9100";
+        let instance = "target-3-000000.example.internal:9100";
         let time = self.start_s + 600;
         let path =
             format!("/api/v1/query?query={COUNTER}%7Binstance%3D%22{instance}%22%7D&time={time}");

@@ -47,7 +47,7 @@ pub struct Evaluated {
     trailer: Trailer,
     deadline: Instant,
     running: Option<Running>,
-    account: Account,
+    account: Option<Account>,
 }
 
 /// Where elements come from.
@@ -90,7 +90,7 @@ impl Evaluated {
             trailer: Trailer::default(),
             deadline,
             running: Some(running),
-            account,
+            account: Some(account),
         }
     }
 
@@ -147,7 +147,9 @@ impl Evaluated {
             self.trailer = labelled.trailer();
         }
         self.running = None;
-        self.account.outcome = outcome;
+        if let Some(mut account) = self.account.take() {
+            account.outcome = outcome;
+        }
     }
 }
 

@@ -209,9 +209,7 @@ fn times_power(value: f64, exponent: i32) -> f64 {
 }
 
 fn is_close(a: f64, b: f64) -> bool {
-    // The smallest numbers are further apart than the tolerance.
-    let apart = (a - b).abs();
-    a == b || apart <= TOLERANCE * a.abs().max(b.abs()) || apart <= f64::from_bits(1)
+    a == b || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }
 
 /// Ascending indexes as spans.

@@ -152,11 +152,18 @@ fn milliseconds(text: &str) -> Option<i64> {
     if whole.is_empty() || part.len() > 3 || !is_number(whole) || !is_number(part) {
         return None;
     }
-    // Signed from the start, as the lowest number has no counterpart.
-    let whole: i64 = whole.parse::<i128>().ok()?.try_into().ok()?;
-    let part: i64 = format!("{part:0<3}").parse().ok()?;
-    let total = i128::from(whole) * 1000 + i128::from(part);
-    i64::try_from(total * sign).ok()
+    let thousandths = match part.len() {
+        1 => 100,
+        2 => 10,
+        _ => 1,
+    };
+    let part = match part {
+        "" => 0,
+        digits => digits.parse::<i128>().ok()?.checked_mul(thousandths)?,
+    };
+    // In wider numbers, as the lowest time has no positive counterpart.
+    let total = whole.parse::<i128>().ok()?.checked_mul(1000)?;
+    i64::try_from(total.checked_add(part)?.checked_mul(sign)?).ok()
 }
 
 impl<'de> Deserialize<'de> for Time {
