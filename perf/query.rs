@@ -99,11 +99,7 @@ impl Question {
                 15,
                 RANGE_S / 15,
             ),
-            Self::Series => (
-                format!("rate({COUNTER}%7Brack%3D%2203%22%7D[5m])"),
-                14,
-                500,
-            ),
+            Self::Series => (format!("rate({COUNTER}%7Brack%3D%2203%22%7D[5m])"), 14, 500),
         };
         // Until there are two samples, a rate has no value.
         let start = start_s + 60;

@@ -39,9 +39,7 @@ pub use authorization::Secret;
 pub use client::{Client, Config, WalReplay};
 pub use error::{PeerError, PeerErrorClass};
 pub use flags::{FlagError, FlagExpectations, FlagWarning, validate_flags};
-pub use forward::{
-    Forwarded, ForwardedParams, ParamsPlace, is_label_asked, label_values_path,
-};
+pub use forward::{Forwarded, ForwardedParams, ParamsPlace, is_label_asked, label_values_path};
 pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};
 pub use http_client::{HttpClientConfig, HttpClientConfigError};
 pub use labels_text::LabelsText;

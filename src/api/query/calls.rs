@@ -209,12 +209,7 @@ impl QueryApi {
         Ok(json(sent(list.write(), turn).await))
     }
 
-    async fn label_values(
-        &self,
-        label: &str,
-        form: &Form,
-        external: &ExternalLabels,
-    ) -> Answered {
+    async fn label_values(&self, label: &str, form: &Form, external: &ExternalLabels) -> Answered {
         let path = label_values_path(label);
         let selection = selection(form, external)?;
         let held = self

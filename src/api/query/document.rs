@@ -37,15 +37,11 @@ const DROPPED: Shape = Shape::Object(&[("discoveredLabels", Shape::Labels)]);
 const EXEMPLARS: Shape = Shape::Object(&[("seriesLabels", Shape::Labels)]);
 
 /// `/api/v1/rules`
-pub(super) const RULES: Shape = Shape::Object(&[(
-    "data",
-    Shape::Object(&[("groups", Shape::Each(&GROUP))]),
-)]);
+pub(super) const RULES: Shape =
+    Shape::Object(&[("data", Shape::Object(&[("groups", Shape::Each(&GROUP))]))]);
 /// `/api/v1/alerts`
-pub(super) const ALERTS: Shape = Shape::Object(&[(
-    "data",
-    Shape::Object(&[("alerts", Shape::Each(&ALERT))]),
-)]);
+pub(super) const ALERTS: Shape =
+    Shape::Object(&[("data", Shape::Object(&[("alerts", Shape::Each(&ALERT))]))]);
 /// `/api/v1/targets`
 pub(super) const TARGETS: Shape = Shape::Object(&[(
     "data",

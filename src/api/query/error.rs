@@ -124,9 +124,11 @@ impl From<AskError> for ApiError {
     fn from(error: AskError) -> Self {
         match error {
             AskError::Peer(error) => error.into(),
-            AskError::TimedOut => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", error.to_string())
-            }
+            AskError::TimedOut => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timeout",
+                error.to_string(),
+            ),
         }
     }
 }
@@ -208,7 +210,10 @@ mod tests {
         ] {
             let error = ApiError::refused("/p", &answer);
             assert_eq!(error.status, status);
-            assert_eq!((error.kind.as_str(), error.message.as_str()), (kind, message));
+            assert_eq!(
+                (error.kind.as_str(), error.message.as_str()),
+                (kind, message)
+            );
         }
     }
 }

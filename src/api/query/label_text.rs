@@ -83,7 +83,9 @@ mod tests {
 
     fn external(labels: &BTreeMap<String, String>) -> ExternalLabels {
         let labels = labels.iter();
-        ExternalLabels(Labels::from_iter(labels.map(|(n, v)| (n.clone(), v.clone()))))
+        ExternalLabels(Labels::from_iter(
+            labels.map(|(n, v)| (n.clone(), v.clone())),
+        ))
     }
 
     proptest! {

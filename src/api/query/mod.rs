@@ -82,7 +82,9 @@ pub(super) enum Call {
     Query(EvaluationKind),
     Series,
     Labels,
-    LabelValues { label: String },
+    LabelValues {
+        label: String,
+    },
     Exemplars,
     Rules,
     Alerts,

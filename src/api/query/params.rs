@@ -232,7 +232,10 @@ mod tests {
     fn replica_labels_are_the_requests_or_the_flags_or_none() {
         let of = |query: &str| instant(query).replica_labels;
         assert_eq!(of("query=up&dedup=true"), None);
-        assert_eq!(of("replicaLabels[]=a&replicaLabels[]=b").unwrap(), ["a", "b"]);
+        assert_eq!(
+            of("replicaLabels[]=a&replicaLabels[]=b").unwrap(),
+            ["a", "b"]
+        );
         for off in ["0", "f", "F", "FALSE", "false", "False"] {
             let query = format!("dedup={off}&replicaLabels[]=a");
             assert_eq!(of(&query), Some(Vec::new()), "{off}");
@@ -268,7 +271,10 @@ mod tests {
         }
         for bad in ["{a=", "rate(x[1m])", "{a=~\"(\"}", "%ff"] {
             let told = refused(&format!("storeMatch[]={bad}"));
-            assert!(told.starts_with("invalid parameter \"storeMatch[]\": "), "{told}");
+            assert!(
+                told.starts_with("invalid parameter \"storeMatch[]\": "),
+                "{told}"
+            );
         }
         let many = "storeMatch[]=x&".repeat(STORE_MATCHES_MAX + 1);
         assert!(refused(&many).contains("more than 100"));
@@ -276,7 +282,10 @@ mod tests {
             instant(&format!("max_source_resolution={good}&engine=thanos"));
         }
         let asked = instant("storeMatch[]={a=\"b\",c!~\"d\"}");
-        let shown: Vec<String> = asked.store_matchers[0].iter().map(|m| m.to_string()).collect();
+        let shown: Vec<String> = asked.store_matchers[0]
+            .iter()
+            .map(|m| m.to_string())
+            .collect();
         assert_eq!(shown, ["a=\"b\"", "c!~\"d\""]);
     }
 
@@ -286,7 +295,10 @@ mod tests {
             ("start=0&end=1000&step=7", "7"),
             ("start=0&end=1000", "4"),
             ("start=0&end=100", "1"),
-            ("start=1970-01-01T00:00:00Z&end=1970-01-01T01:00:00.5Z", "14"),
+            (
+                "start=1970-01-01T00:00:00Z&end=1970-01-01T01:00:00.5Z",
+                "14",
+            ),
             ("start=0", "1"),
             ("start=9&end=1", "1"),
             ("start=-inf&end=NaN", "1"),
@@ -298,7 +310,10 @@ mod tests {
         let defaults = Defaults {
             step: Duration::from_millis(1500),
         };
-        assert_eq!(default_step(&Form::of("start=0&end=1"), defaults.step), "1.5");
+        assert_eq!(
+            default_step(&Form::of("start=0&end=1"), defaults.step),
+            "1.5"
+        );
     }
 
     #[test]
@@ -315,6 +330,10 @@ mod tests {
         for query in ["query=%ff", "query=up&time=%ff"] {
             assert!(asked(EvaluationKind::Instant, query).unwrap().is_none());
         }
-        assert!(asked(EvaluationKind::Instant, "query=up&x=%ff").unwrap().is_some());
+        assert!(
+            asked(EvaluationKind::Instant, "query=up&x=%ff")
+                .unwrap()
+                .is_some()
+        );
     }
 }

@@ -49,7 +49,9 @@ pub(super) fn selection(form: &Form, external: &ExternalLabels) -> Result<Select
     let mut left = Vec::new();
     for selector in given {
         let Ok(selector) = std::str::from_utf8(selector) else {
-            return Ok(Selection::Unreadable("selector that is not UTF-8".to_owned()));
+            return Ok(Selection::Unreadable(
+                "selector that is not UTF-8".to_owned(),
+            ));
         };
         match rewrite_selector(selector, &overlay) {
             Ok(rewritten) => left.extend(rewritten),
@@ -80,7 +82,11 @@ pub(super) fn rule_selection(
         let text = String::from_utf8_lossy(selector);
         let matchers = match selector_matchers(&text) {
             Ok(matchers) if !matchers.is_empty() => matchers,
-            Ok(_) => return Ok(Selection::Unreadable("selector without matchers".to_owned())),
+            Ok(_) => {
+                return Ok(Selection::Unreadable(
+                    "selector without matchers".to_owned(),
+                ));
+            }
             Err(why) => return Ok(Selection::Unreadable(format!("selector: {why}"))),
         };
         let matchers: Vec<Matcher> = matchers.into_iter().map(super::params::matcher).collect();
@@ -122,10 +128,7 @@ pub(super) fn forwarded(form: &Form, selection: &Selection) -> ForwardedParams {
 
 /// Whether one of the sets of `storeMatch[]` fits, or there is none. What is about labels that are
 /// not external does not count, as on a querier.
-fn is_store_selected(
-    sets: &[Vec<Matcher>],
-    external: &ExternalLabels,
-) -> Result<bool, ApiError> {
+fn is_store_selected(sets: &[Vec<Matcher>], external: &ExternalLabels) -> Result<bool, ApiError> {
     for set in sets {
         if all_match(set, external)? {
             return Ok(true);

@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use super::facts::QueryFacts;
 use super::page::PAGE_BYTES_MAX;
 use super::*;
 use crate::api::Endpoints;
@@ -16,6 +17,7 @@ use crate::model::{
     ShippingStanding, TimeRange, TimestampMs, UploadStatus,
 };
 use crate::prometheus::PeerFailure;
+use crate::query::QueryStatus;
 use crate::store::{LocalStanding, UNREADABLE_NAMED_MAX, UnreadableBlock};
 
 const NOW_MS: i64 = 1_700_000_100_000;
@@ -127,18 +129,23 @@ impl Scene {
     }
 
     fn endpoints(self) -> Endpoints {
-        let mut registry = Registry::default();
-        let probe = Probe::new(ProbeMetrics::register(&mut registry));
+        let sources = self.sources();
+        let registry = Arc::new(Registry::default());
+        Endpoints::new(sources.probe.clone(), registry).with_status(sources)
+    }
+
+    fn sources(self) -> StatusSources {
+        let probe = Probe::new(ProbeMetrics::register(&mut Registry::default()));
         probe.healthy();
         probe.ready();
         let io = self.io;
-        let sources = StatusSources {
+        StatusSources {
             version: "1.2.3",
             revision: "abcdef",
             stands_in_for: "0.42.4",
             clock: Clock::fixed(i128::from(NOW_MS) * 1_000_000),
             started: Instant::now(),
-            probe: probe.clone(),
+            probe,
             prometheus_url: self.url,
             peer: watch::channel(self.peer).1,
             shipping: Some(ShippingSource {
@@ -156,8 +163,7 @@ impl Scene {
             series_calls: Gate::new("calls", 50, 512),
             list_calls: Gate::new("lists", 8, 256),
             query: None,
-        };
-        Endpoints::new(probe, Arc::new(registry)).with_status(sources)
+        }
     }
 
     async fn page(self) -> String {
@@ -241,6 +247,7 @@ async fn the_document_has_this_form() {
             "series": {"running": 0, "waiting": 0, "running_max": 50},
             "lists": {"running": 0, "waiting": 0, "running_max": 8},
         },
+        "query": null,
         "reloader": {
             "current": true, "last_success_ms": NOW_MS - 1000, "watched_directories": 3,
             "last_failure": null,
@@ -276,6 +283,39 @@ async fn the_page_tells_the_same_in_words() {
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }
+}
+
+#[tokio::test]
+async fn queries_are_told_of_where_they_are_answered() {
+    let (_, page) = get(&Scene::new().endpoints(), "/").await;
+    assert!(!page.contains("<h2>Queries</h2>"));
+    let mut facts = Facts::of(&Scene::new().sources());
+    facts.query = Some(QueryFacts::of(QueryStatus {
+        running: 3,
+        waiting: 4,
+        max_concurrent: 20,
+        timeout: Duration::from_secs(120),
+        answered: 5,
+        not_answered: 6,
+        rewritten: 7,
+        unsupported: 8,
+    }));
+    let page = page::page(&facts, true);
+    for part in [
+        "<h2>Queries</h2>",
+        "3 of 20 running, 4 waiting",
+        "<dt>Longest<dd>2 min",
+        "5 answered, 6 not",
+        "7 rewritten, 8 unsupported",
+    ] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    let document = serde_json::to_value(&facts).unwrap();
+    let expected = json!({
+        "running": 3, "waiting": 4, "running_max": 20, "timeout_ms": 120_000, "answered": 5,
+        "not_answered": 6, "rewritten": 7, "unsupported": 8,
+    });
+    assert_eq!(document["query"], expected);
 }
 
 /// No script, no frame, nothing of another address; and the policy lets in this style alone.

@@ -67,7 +67,8 @@ fn each_metric_is_documented_as_it_is() {
     let collector = gate.address();
     let keys = format!("client_type: grpc, endpoint: \"{collector}\", insecure: true");
     let tracing = format!("--tracing.config={{type: OTLP, config: {{{keys}}}}}");
-    let outrigger = Outrigger::start(&site.arguments(gate.address(), &[&tracing]));
+    let outrigger =
+        Outrigger::start(&site.arguments(gate.address(), &[&tracing, "--query.enable"]));
     let (status, exposition) = get(outrigger.address(), "/metrics").unwrap();
     assert_eq!(status, 200);
     let rows = documented(&Page::read("docs/metrics.md"));

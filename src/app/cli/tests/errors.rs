@@ -188,14 +188,8 @@ const WRONG_VALUES: &[(&str, &str)] = &[
     ("--query.default-step=1s", "it needs --query.enable"),
     ("--query.replica-label=replica", "it needs --query.enable"),
     ("--query.partial-response", "it needs --query.enable"),
-    (
-        "--query.timeout=0s",
-        "must be more than 0",
-    ),
-    (
-        "--query.max-concurrent=0",
-        "must be from 1 to 1000, got 0",
-    ),
+    ("--query.timeout=0s", "must be more than 0"),
+    ("--query.max-concurrent=0", "must be from 1 to 1000, got 0"),
     (
         "--log.level=x",
         "enum value must be one of error,warn,info,debug, got 'x'",
