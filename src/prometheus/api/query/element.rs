@@ -107,7 +107,7 @@ fn members<'a>(
         })
     });
     // Behind the last comma there is a member, too.
-    let dangling = (marks.len() % 2 == 0 && !marks.is_empty()).then(|| Err(broken()));
+    let dangling = (marks.len().is_multiple_of(2) && !marks.is_empty()).then(|| Err(broken()));
     wrong.into_iter().chain(pairs).chain(dangling)
 }
 
