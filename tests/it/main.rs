@@ -23,6 +23,7 @@ mod ledger;
 mod metrics;
 mod packages;
 mod query_api;
+mod query_grpc;
 mod reloader;
 mod remote_read;
 mod s3;

@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::api::{GrpcDependencies, GrpcServices, THANOS_METHODS};
+use crate::api::{GrpcDependencies, GrpcServices, QUERY_METHODS, THANOS_METHODS};
 use crate::app::Environment;
 use crate::app::cli::{GrpcArgs, SidecarArgs, StoreArgs};
 use crate::lifecycle::{Drain, Probe};
-use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, RequestLog};
+use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, Method, RequestLog};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
+use crate::query::Engine;
 use crate::store::{self, BlockMetrics, BlockSet, Gate, RequestLimits, Store};
 use crate::trace::Tracer;
 
@@ -41,6 +42,7 @@ impl GrpcPart {
         client: Client,
         peer: &PeerWatch,
         probe: &Probe,
+        query: Option<Engine>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let GrpcArgs {
@@ -73,13 +75,14 @@ impl GrpcPart {
                 request_log: RequestLog::Off,
                 tracer: None,
             },
-            metrics: GrpcMetrics::register(registry, THANOS_METHODS),
+            metrics: GrpcMetrics::register(registry, &methods(query.is_some())),
             services: GrpcServices::new(GrpcDependencies {
                 probe: probe.clone(),
                 peer: peer.clone(),
                 client,
                 status_timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
                 store,
+                query,
             }),
             blocks,
             series_calls,
@@ -148,6 +151,12 @@ impl GrpcPart {
             .await;
         Ok(())
     }
+}
+
+/// The methods whose metrics are there from the start.
+fn methods(has_query: bool) -> Vec<Method> {
+    let query = if has_query { QUERY_METHODS } else { &[] };
+    [THANOS_METHODS, query].concat()
 }
 
 fn store_config(args: &StoreArgs) -> store::Config {
