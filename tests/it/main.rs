@@ -22,6 +22,7 @@ mod grpc;
 mod ledger;
 mod metrics;
 mod packages;
+mod query;
 mod reloader;
 mod remote_read;
 mod s3;
