@@ -35,6 +35,16 @@ pub struct Matcher {
 #[derive(Clone, Copy, Debug)]
 pub struct Selector<'a>(pub &'a [Matcher]);
 
+/// A string as PromQL writes it, in double quotes.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_quoted(f, self.0)
+    }
+}
+
 impl MatchOp {
     /// The operator in PromQL.
     pub const fn as_str(self) -> &'static str {

@@ -28,7 +28,7 @@ pub use duration::{GoDuration, InvalidGoDuration, InvalidPromDuration, PromDurat
 pub use error_chain::ErrorChain;
 pub use expand::{ExpandError, expand};
 pub use labels::{ExternalLabels, Labels};
-pub use matcher::{MatchOp, Matcher, Selector};
+pub use matcher::{MatchOp, Matcher, Quoted, Selector};
 pub use re2::{AnchoredRegex, Pattern, PatternError, PatternMatcher, Verdict};
 pub use reload::{ReloadFailure, ReloadStatus};
 pub use status::{

@@ -1,0 +1,192 @@
+//! A selector: matchers on external labels are decided here and taken out.
+
+use std::ops::Range;
+
+use promql_parser::label::{MatchOp as ParsedOp, Matcher as ParsedMatcher};
+use promql_parser::parser::VectorSelector;
+use promql_parser::parser::token::{T_COMMA, T_LEFT_BRACE, T_RIGHT_BRACE, T_STRING, TokenId};
+
+use super::tokens::{Tokens, disagreement};
+use super::{LabelOverlay, RewriteError};
+use crate::model::{MatchOp, Matcher, Quoted};
+
+const NAME: &str = "__name__";
+/// What takes every series, where a selector may not be without a matcher.
+const ANY_NAME: &str = "__name__!=\"\"";
+/// Stands for a metric's name where none is asked for and nothing shall be found.
+const NO_METRIC: &str = "none";
+
+/// A selector as it stands in the text.
+#[derive(Debug)]
+pub(super) struct Selector<'a> {
+    /// Name and matchers in braces.
+    pub(super) body: Range<usize>,
+    /// Bare, before the braces.
+    name: Option<&'a str>,
+    matchers: Vec<Written<'a>>,
+}
+
+/// One matcher in its own words.
+#[derive(Debug)]
+struct Written<'a> {
+    parsed: &'a ParsedMatcher,
+    text: &'a str,
+    /// A metric's name in quotes, without operator.
+    is_bare_name: bool,
+}
+
+/// What is left of a selector.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// The text to put in its place, where it is another.
+    pub(super) body: Option<String>,
+    /// Whether a matcher on an external label excludes every series.
+    pub(super) is_empty: bool,
+}
+
+impl<'a> Selector<'a> {
+    /// Takes a selector's tokens, without what follows the braces.
+    pub(super) fn take(
+        tokens: &mut Tokens,
+        text: &'a str,
+        tree: &'a VectorSelector,
+    ) -> Result<Self, RewriteError> {
+        if !tree.matchers.or_matchers.is_empty() {
+            let what = "`or` between matchers is not known to Prometheus".to_owned();
+            return Err(RewriteError::Syntax(what));
+        }
+        let mut name = None;
+        let mut start = None;
+        if tree.name.is_some() && tokens.peek() != Some(T_LEFT_BRACE) {
+            let span = tokens.take()?.span;
+            start = Some(span.start);
+            name = Some(part(text, span)?);
+        }
+        let mut matchers = Vec::new();
+        if tokens.peek() == Some(T_LEFT_BRACE) {
+            let brace = tokens.expect(T_LEFT_BRACE)?;
+            start = start.or(Some(brace.span.start));
+            while !tokens.accept(T_RIGHT_BRACE) {
+                let (span, count, first) = written(tokens)?;
+                let text = part(text, span)?;
+                let parsed = tree.matchers.matchers.get(matchers.len());
+                matchers.push(Written {
+                    parsed: parsed.ok_or_else(|| disagreement("a matcher"))?,
+                    text,
+                    is_bare_name: count == 1 && first == T_STRING,
+                });
+                tokens.accept(T_COMMA);
+            }
+        }
+        if matchers.len() != tree.matchers.matchers.len() {
+            return Err(disagreement("the matchers of a selector"));
+        }
+        let start = start.ok_or_else(|| disagreement("a selector"))?;
+        Ok(Self {
+            body: start..tokens.end(),
+            name,
+            matchers,
+        })
+    }
+
+    /// Decides the matchers on external labels.
+    pub(super) fn decide(&self, overlay: &LabelOverlay) -> Result<Decided, RewriteError> {
+        let mut kept = Vec::with_capacity(self.matchers.len());
+        let mut is_empty = false;
+        for written in &self.matchers {
+            match overlay.external(&written.parsed.name) {
+                None => kept.push(written),
+                Some(value) => is_empty |= !matches(written.parsed, value)?,
+            }
+        }
+        let body = match kept.len() == self.matchers.len() {
+            true => None,
+            false => Some(self.written_anew(&kept, is_empty)),
+        };
+        Ok(Decided { body, is_empty })
+    }
+
+    /// The labels that the matchers are on.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.matchers.iter().map(|written| &*written.parsed.name)
+    }
+
+    fn written_anew(&self, kept: &[&Written<'_>], is_empty: bool) -> String {
+        let mut matchers: Vec<String> = Vec::with_capacity(kept.len() + 2);
+        if is_empty {
+            // No metric has two names: that is decided without looking at any series. Names are
+            // left out of what `absent` tells.
+            let name = Quoted(self.name.unwrap_or(NO_METRIC));
+            matchers.push(format!("{NAME}={name},{NAME}=\"\""));
+        }
+        for written in kept {
+            matchers.push(match is_empty && written.is_bare_name {
+                true => format!("{NAME}={}", written.text),
+                false => written.text.to_owned(),
+            });
+        }
+        let has_condition = kept.iter().any(|written| excludes_empty(written.parsed));
+        if self.name.is_none() && !is_empty && !has_condition {
+            matchers.push(ANY_NAME.to_owned());
+        }
+        let name = self.name.filter(|_| !is_empty).unwrap_or_default();
+        match matchers.is_empty() {
+            true => name.to_owned(),
+            false => format!("{name}{{{}}}", matchers.join(",")),
+        }
+    }
+}
+
+/// The value of the label that `absent` gives its sample for the matchers on `name`: as in
+/// Prometheus, only where the last of them is the first that asks for equality.
+pub(super) fn absent_label<'a>(tree: &'a VectorSelector, name: &str) -> Option<&'a str> {
+    let mut had_one = false;
+    let mut value = None;
+    for matcher in tree.matchers.matchers.iter().filter(|m| m.name == name) {
+        value = match (&matcher.op, had_one) {
+            (ParsedOp::Equal, false) => {
+                had_one = true;
+                Some(&*matcher.value)
+            }
+            _ => None,
+        };
+    }
+    value.filter(|value| !value.is_empty())
+}
+
+/// The tokens of one matcher: where they stand, how many, and the first one's kind.
+fn written(tokens: &mut Tokens) -> Result<(Range<usize>, usize, TokenId), RewriteError> {
+    let first = tokens.take()?;
+    let mut count = 1;
+    while !matches!(tokens.peek(), None | Some(T_COMMA | T_RIGHT_BRACE)) {
+        tokens.take()?;
+        count += 1;
+    }
+    Ok((first.span.start..tokens.end(), count, first.id))
+}
+
+/// A part of the text.
+pub(super) fn part(text: &str, span: Range<usize>) -> Result<&str, RewriteError> {
+    let place = || disagreement(&format!("byte {}", span.start));
+    text.get(span.clone()).ok_or_else(place)
+}
+
+fn matches(parsed: &ParsedMatcher, value: &str) -> Result<bool, RewriteError> {
+    let matcher = Matcher {
+        op: match parsed.op {
+            ParsedOp::Equal => MatchOp::Equal,
+            ParsedOp::NotEqual => MatchOp::NotEqual,
+            ParsedOp::Re(_) => MatchOp::Regex,
+            ParsedOp::NotRe(_) => MatchOp::NotRegex,
+        },
+        name: parsed.name.clone(),
+        value: parsed.value.clone(),
+    };
+    let matched = matcher.matches(value);
+    matched.map_err(|error| RewriteError::Syntax(error.to_string()))
+}
+
+/// Whether a series without the label does not match.
+fn excludes_empty(parsed: &ParsedMatcher) -> bool {
+    matches(parsed, "").is_ok_and(|matched| !matched)
+}
