@@ -6,6 +6,7 @@ mod data;
 mod dialect;
 mod expression;
 mod generator;
+mod mixins;
 mod operators;
 mod property;
 mod stand;

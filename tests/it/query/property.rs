@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use outrigger::query::{RewriteError, Rewritten, rewrite};
 
-use super::api::{Answer, Api, When};
+use super::api::{Answer, Api, LabelSet, When};
 use super::compare::{Inexact, Order, difference, without_positions};
 use super::data;
 use super::dialect::{ARITHMETIC, COMPARISONS, Dialect, SETS};
@@ -118,7 +118,7 @@ impl<'a> Check<'a> {
                         self.difference(expression, is_held, &when, rewritten, &mut inexact);
                     differs = differs.and(again);
                     let other = self.expected(expression, is_held, &when);
-                    let is_settled = other.elements == expected.elements;
+                    let is_settled = unordered(&other) == unordered(&expected);
                     differs = differs.filter(|_| is_settled);
                 }
             }
@@ -145,6 +145,11 @@ impl<'a> Check<'a> {
             }
         }
     }
+}
+
+fn unordered(answer: &Answer) -> BTreeMap<&LabelSet, String> {
+    let elements = answer.elements.iter();
+    elements.map(|element| (&element.labels, element.samples.to_string())).collect()
 }
 
 /// Whether it has an aggregation that chooses among series, which may be equal in value.
