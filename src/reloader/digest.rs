@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -98,14 +98,21 @@ fn add_tree(hasher: &mut Sha256, root: &Path) -> Result<(), ReloaderError> {
     walk(root, &mut |found| {
         match found {
             Found::Dir(_) => {}
-            Found::LinkToFile(path) if is_denied(&path) => add_unread(hasher, &path)?,
-            Found::File(path) | Found::LinkToFile(path) => {
-                if !add_file(hasher, &path, RULES_FLAG, &mut bytes_left)? {
-                    return Err(ReloaderError::TooLarge {
-                        path: root.to_owned(),
-                        flag: RULES_FLAG,
-                        bytes_max: RULES_BYTES_MAX,
-                    });
+            Found::File(ref path) | Found::LinkToFile(ref path) => {
+                let added = add_file(hasher, path, RULES_FLAG, &mut bytes_left);
+                let is_link = matches!(found, Found::LinkToFile(_));
+                match added {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        return Err(ReloaderError::TooLarge {
+                            path: root.to_owned(),
+                            flag: RULES_FLAG,
+                            bytes_max: RULES_BYTES_MAX,
+                        });
+                    }
+                    // Prometheus may be allowed to read what it leads to.
+                    Err(error) if is_link && error.is_denied() => add_unread(hasher, path)?,
+                    Err(error) => return Err(error),
                 }
             }
             // What is behind it is not looked at, as in the reference; but where it leads decides
@@ -131,12 +138,7 @@ fn begin(hasher: &mut Sha256, path: &Path) {
     hasher.update(DIVIDER);
 }
 
-/// Whether a file that a symlink leads to may not be read here, which Prometheus may.
-fn is_denied(path: &Path) -> bool {
-    fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// What can be told of such a file without its content: a change shows all the same.
+/// What can be told of a file that may not be read, and is not begun: a change shows all the same.
 fn add_unread(hasher: &mut Sha256, path: &Path) -> Result<(), ReloaderError> {
     let seen = fs::metadata(path);
     let seen = seen.map_err(|source| file::unreadable("look at", path, RULES_FLAG, source))?;
@@ -150,7 +152,7 @@ fn add_unread(hasher: &mut Sha256, path: &Path) -> Result<(), ReloaderError> {
     Ok(())
 }
 
-/// Whether it was no more than what was left.
+/// Whether it was no more than what was left. Nothing is added where it can't be opened.
 fn add_file(
     hasher: &mut Sha256,
     path: &Path,
@@ -180,6 +182,10 @@ fn add_file(
 mod tests {
     use super::*;
     use crate::reloader::error::CONFIG_FLAG;
+    use landlock::{
+        ABI, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+        path_beneath_rules,
+    };
     use proptest::prelude::*;
     use std::os::unix::fs::symlink;
 
@@ -275,6 +281,37 @@ mod tests {
                 .to_string()
                 .contains("/pipe of --reloader.rule-dir is a named pipe")
         );
+    }
+
+    #[test]
+    fn what_a_symlink_leads_to_and_may_not_be_read_is_told_by_its_looks() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |path: &str| scratch.path().join(path);
+        fs::create_dir(at("rules")).unwrap();
+        fs::write(at("far.yml"), "far").unwrap();
+        symlink("../far.yml", at("rules/far.yml")).unwrap();
+        let confined = || {
+            std::thread::scope(|scope| {
+                let look = || {
+                    let read = AccessFs::from_read(ABI::V1);
+                    let ruleset = Ruleset::default().handle_access(read).unwrap();
+                    let ruleset = ruleset.create().unwrap();
+                    let below = path_beneath_rules([at("rules")], read);
+                    let status = ruleset.add_rules(below).unwrap().restrict_self().unwrap();
+                    let denied = status.ruleset == RulesetStatus::FullyEnforced;
+                    denied.then(|| (fs::read(at("far.yml")).is_err(), of_rules(&at("rules"))))
+                };
+                scope.spawn(look).join().unwrap()
+            })
+        };
+        let Some((is_denied, before)) = confined() else {
+            println!("LEFT OUT: there is no Landlock here");
+            return;
+        };
+        assert!(is_denied);
+        assert_eq!(confined(), Some((true, before)));
+        fs::write(at("far.yml"), "longer").unwrap();
+        assert_ne!(confined(), Some((true, before)));
     }
 
     proptest! {

@@ -185,6 +185,12 @@ impl ReloaderError {
         }
     }
 
+    /// Whether a file is there and may not be read.
+    pub(super) fn is_denied(&self) -> bool {
+        let denied = io::ErrorKind::PermissionDenied;
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == denied)
+    }
+
     /// Whether the configuration names a variable that is not set.
     pub fn is_unset_variable(&self) -> bool {
         let Self::Expand { source, .. } = self else {

@@ -12,6 +12,7 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use crate::cli::outrigger;
+use crate::metrics::lines;
 use crate::support::{Gate, GateState, Prometheus, PrometheusSetup, Site, get, run_to_end};
 
 const ENDPOINTS: &str = include_str!("../golden/endpoints.txt");
@@ -21,19 +22,11 @@ const EXIT_CODES: &str = include_str!("../golden/exit_codes.txt");
 /// How long the first message of an answer may take; some never send one.
 const FIRST_MESSAGE: Duration = Duration::from_secs(20);
 
-/// The lines of a list, or of one of its sections, in columns.
-fn rows<'l>(list: &'l str, section: Option<&str>) -> Vec<Vec<&'l str>> {
-    let header = section.map(|section| format!("[{section}]"));
-    let mut is_in = header.is_none();
-    let mut rows = Vec::new();
-    for line in list.lines() {
-        if line.starts_with('[') {
-            is_in = Some(line) == header.as_deref();
-        } else if is_in && !line.is_empty() && !line.starts_with('#') {
-            rows.push(line.split('\t').collect());
-        }
-    }
-    assert!(!rows.is_empty(), "nothing in {section:?}");
+/// The lines of one section of a list, in columns.
+fn rows<'l>(list: &'l str, section: &str) -> Vec<Vec<&'l str>> {
+    let rows = lines(list, section).map(|line| line.split('\t').collect());
+    let rows: Vec<_> = rows.collect();
+    assert!(!rows.is_empty(), "nothing in {section}");
     rows
 }
 
@@ -44,7 +37,7 @@ fn the_endpoints_are_those_of_the_list() {
     let outrigger = site.start(prometheus.address(), &[]);
     outrigger.wait_for_metric("thanos_sidecar_prometheus_up", |up| up == 1.0);
     for (section, has_reason) in [("reference", false), ("absent", true), ("added", true)] {
-        for row in rows(ENDPOINTS, Some(section)) {
+        for row in rows(ENDPOINTS, section) {
             let (status, _) = get(outrigger.address(), row[0]).unwrap();
             assert_eq!(status.to_string(), row[1], "{}", row[0]);
             assert_eq!(row.len() == 3, has_reason, "{row:?}");
@@ -62,7 +55,7 @@ async fn the_grpc_methods_are_those_of_the_list() {
     let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
     let channel = channel.connect().await.unwrap();
     for (section, is_served) in [("served", true), ("unserved", false)] {
-        for row in rows(METHODS, Some(section)) {
+        for row in rows(METHODS, section) {
             let mut client = tonic::client::Grpc::new(channel.clone());
             client.ready().await.unwrap();
             let path: PathAndQuery = row[0].parse().unwrap();
@@ -84,7 +77,7 @@ async fn the_grpc_methods_are_those_of_the_list() {
 
 #[test]
 fn the_exit_codes_are_those_of_the_list() {
-    let expected: BTreeSet<(String, String)> = rows(EXIT_CODES, None)
+    let expected: BTreeSet<(String, String)> = rows(EXIT_CODES, "cases")
         .into_iter()
         .map(|row| (row[1].to_owned(), row[0].to_owned()))
         .collect();

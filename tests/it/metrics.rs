@@ -133,7 +133,8 @@ fn deviations(section: &str) -> Vec<String> {
     lines(DEVIATIONS, section).map(pattern).collect()
 }
 
-fn lines<'a>(text: &'a str, section: &str) -> impl Iterator<Item = &'a str> {
+/// What stands in one section of a committed list.
+pub(crate) fn lines<'a>(text: &'a str, section: &str) -> impl Iterator<Item = &'a str> {
     let heading = format!("[{section}]");
     assert!(text.lines().any(|line| line == heading), "no {heading}");
     let after = text

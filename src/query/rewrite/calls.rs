@@ -51,85 +51,93 @@ enum ReadFrom {
     From(usize),
 }
 
+/// Functions whose result has the labels of their argument, but for the metric's name, or which
+/// have no series among their arguments.
+const PASSING: &[&str] = &[
+    "abs",
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "avg_over_time",
+    "ceil",
+    "changes",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "cos",
+    "cosh",
+    "count_over_time",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "days_in_month",
+    "deg",
+    "delta",
+    "deriv",
+    "double_exponential_smoothing",
+    "end",
+    "exp",
+    "first_over_time",
+    "floor",
+    "histogram_avg",
+    "histogram_count",
+    "histogram_stddev",
+    "histogram_stdvar",
+    "histogram_sum",
+    "holt_winters",
+    "hour",
+    "idelta",
+    "increase",
+    "irate",
+    "last_over_time",
+    "ln",
+    "log10",
+    "log2",
+    "mad_over_time",
+    "max_of",
+    "max_over_time",
+    "min_of",
+    "min_over_time",
+    "minute",
+    "month",
+    "pi",
+    "predict_linear",
+    "present_over_time",
+    "quantile_over_time",
+    "rad",
+    "range",
+    "rate",
+    "resets",
+    "round",
+    "sgn",
+    "sin",
+    "sinh",
+    "sort",
+    "sort_desc",
+    "sqrt",
+    "start",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "step",
+    "sum_over_time",
+    "tan",
+    "tanh",
+    "time",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+    "year",
+];
+
 fn labels_of(function: &str) -> Option<Labels> {
+    if PASSING.contains(&function) {
+        return Some(Labels::Pass);
+    }
     Some(match function {
-        "abs"
-        | "acos"
-        | "acosh"
-        | "asin"
-        | "asinh"
-        | "atan"
-        | "atanh"
-        | "avg_over_time"
-        | "ceil"
-        | "changes"
-        | "clamp"
-        | "clamp_max"
-        | "clamp_min"
-        | "cos"
-        | "cosh"
-        | "count_over_time"
-        | "day_of_month"
-        | "day_of_week"
-        | "day_of_year"
-        | "days_in_month"
-        | "deg"
-        | "delta"
-        | "deriv"
-        | "double_exponential_smoothing"
-        | "end"
-        | "exp"
-        | "first_over_time"
-        | "floor"
-        | "histogram_avg"
-        | "histogram_count"
-        | "histogram_stddev"
-        | "histogram_stdvar"
-        | "histogram_sum"
-        | "holt_winters"
-        | "hour"
-        | "idelta"
-        | "increase"
-        | "irate"
-        | "last_over_time"
-        | "ln"
-        | "log10"
-        | "log2"
-        | "mad_over_time"
-        | "max_of"
-        | "max_over_time"
-        | "min_of"
-        | "min_over_time"
-        | "minute"
-        | "month"
-        | "pi"
-        | "predict_linear"
-        | "present_over_time"
-        | "quantile_over_time"
-        | "rad"
-        | "range"
-        | "rate"
-        | "resets"
-        | "round"
-        | "sgn"
-        | "sin"
-        | "sinh"
-        | "sort"
-        | "sort_desc"
-        | "sqrt"
-        | "start"
-        | "stddev_over_time"
-        | "stdvar_over_time"
-        | "step"
-        | "sum_over_time"
-        | "tan"
-        | "tanh"
-        | "time"
-        | "ts_of_first_over_time"
-        | "ts_of_last_over_time"
-        | "ts_of_max_over_time"
-        | "ts_of_min_over_time"
-        | "year" => Labels::Pass,
         "start_timestamp" | "timestamp" => Labels::PassUntouched,
         "absent" | "absent_over_time" => Labels::Absent,
         "scalar" | "vector" => Labels::Drop,
@@ -139,8 +147,8 @@ fn labels_of(function: &str) -> Option<Labels> {
         "label_join" => Labels::Named {
             read: ReadFrom::From(3),
         },
-        "histogram_fraction" | "histogram_quantile" => Labels::Bucket,
         "histogram_quantiles" => Labels::Quantiles,
+        "histogram_fraction" | "histogram_quantile" => Labels::Bucket,
         "sort_by_label" | "sort_by_label_desc" => Labels::Order,
         "info" => Labels::Info,
         _ => return None,

@@ -43,19 +43,36 @@ fn shown(query: &str, overlay: &LabelOverlay) -> String {
     }
 }
 
-/// `C(x)` is `x` with the label `cluster`, `R(x)` with `replica`.
-fn expect(overlay: &LabelOverlay, cases: &[(&str, &str)]) {
-    for (query, expected) in cases {
-        let put_in = |text: &str| {
-            let mut text = text.to_owned();
-            for (mark, name, value) in [("C<", "cluster", "eu1"), ("R<", "replica", "a")] {
-                text = text.replace(mark, "label_replace(");
-                let close = format!(", \"{name}\", \"{value}\", \"\", \"\")");
-                text = text.replace(if mark == "C<" { ">C" } else { ">R" }, &close);
-            }
-            text
-        };
-        assert_eq!(shown(query, overlay), put_in(expected), "{query}");
+/// Cases are pairs of lines: a query, and behind `=>` what it becomes. There `C<x>C` is `x` with
+/// the label `cluster` put in, `R<x>R` with `replica`; `…` is anything.
+fn expect(overlay: &LabelOverlay, cases: &str) {
+    let put_in = |text: &str| {
+        let mut text = text.to_owned();
+        for (open, close, label) in [
+            ("C<", ">C", "\"cluster\", \"eu1\""),
+            ("R<", ">R", "\"replica\", \"a\""),
+        ] {
+            text = text.replace(open, "label_replace(");
+            text = text.replace(close, &format!(", {label}, \"\", \"\")"));
+        }
+        text
+    };
+    let lines: Vec<&str> = cases
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert!(
+        lines.len() >= 2 && lines.len().is_multiple_of(2),
+        "pairs of lines"
+    );
+    for pair in lines.chunks(2) {
+        let expected = put_in(pair[1].strip_prefix("=> ").expect("an arrow"));
+        let got = shown(pair[0], overlay);
+        match expected.strip_suffix('…') {
+            Some(start) => assert!(got.starts_with(start), "{}: {got}", pair[0]),
+            None => assert_eq!(got, expected, "{}", pair[0]),
+        }
     }
 }
 
@@ -63,41 +80,32 @@ fn expect(overlay: &LabelOverlay, cases: &[(&str, &str)]) {
 fn matchers_on_external_labels_are_decided_and_taken_out() {
     expect(
         &overlay(),
-        &[
-            ("up", "up +cluster+replica"),
-            ("up{cluster=\"eu1\"}", "up +cluster+replica"),
-            (
-                "up{cluster=~\"eu.*\", job!=\"a\" , replica!=\"b\"}",
-                "up{job!=\"a\"} +cluster+replica",
-            ),
-            ("{cluster=\"eu1\"}", "{__name__!=\"\"} +cluster+replica"),
-            (
-                "{cluster=\"eu1\",job=~\".*\"}",
-                "{job=~\".*\",__name__!=\"\"} +cluster+replica",
-            ),
-            (
-                "{cluster=\"eu1\",job=~\".+\"}",
-                "{job=~\".+\"} +cluster+replica",
-            ),
-            (
-                "up{cluster=\"us\",job=\"a\"}",
-                "{__name__=\"up\",__name__=\"\",job=\"a\"} +",
-            ),
-            (
-                "{\"my.metric\",cluster!=\"eu1\"}",
-                "{__name__=\"none\",__name__=\"\",__name__=\"my.metric\"} +",
-            ),
-            (
-                "up{cluster=\"us\"}[5m] offset 1m",
-                "{__name__=\"up\",__name__=\"\"}[5m] offset 1m +",
-            ),
-            (
-                "rate(up{cluster=\"eu1\"}[5m:1m] @ end() offset -1m)",
-                "rate(up[5m:1m] @ end() offset -1m) +cluster+replica",
-            ),
-            ("up{cluster=\"eu1\",}", "up +cluster+replica"),
-            ("up{\"cluster\"=\"eu1\"}", "up +cluster+replica"),
-        ],
+        r#"
+        up
+          => up +cluster+replica
+        up{cluster="eu1"}
+          => up +cluster+replica
+        up{cluster=~"eu.*", job!="a" , replica!="b"}
+          => up{job!="a"} +cluster+replica
+        {cluster="eu1"}
+          => {__name__!=""} +cluster+replica
+        {cluster="eu1",job=~".*"}
+          => {job=~".*",__name__!=""} +cluster+replica
+        {cluster="eu1",job=~".+"}
+          => {job=~".+"} +cluster+replica
+        up{cluster="us",job="a"}
+          => {__name__="up",__name__="",job="a"} +
+        {"my.metric",cluster!="eu1"}
+          => {__name__="none",__name__="",__name__="my.metric"} +
+        up{cluster="us"}[5m] offset 1m
+          => {__name__="up",__name__=""}[5m] offset 1m +
+        rate(up{cluster="eu1"}[5m:1m] @ end() offset -1m)
+          => rate(up[5m:1m] @ end() offset -1m) +cluster+replica
+        up{cluster="eu1",}
+          => up +cluster+replica
+        up{"cluster"="eu1"}
+          => up +cluster+replica
+        "#,
     );
 }
 
@@ -105,55 +113,67 @@ fn matchers_on_external_labels_are_decided_and_taken_out() {
 fn labels_that_nothing_looks_at_are_added_to_the_result() {
     expect(
         &overlay(),
-        &[
-            ("sum(up)", "sum(up) +"),
-            ("sum by (job) (up)", "sum by (job) (up) +"),
-            (
-                "sum by (job, cluster) (up)",
-                "sum by (job, cluster) (up) +cluster",
-            ),
-            ("sum(up) by (cluster)", "sum(up) by (cluster) +cluster"),
-            (
-                "sum without (replica) (up)",
-                "sum without (replica) (up) +cluster",
-            ),
-            (
-                "topk by (replica) (3, up)",
-                "topk by (replica) (3, up) +cluster+replica",
-            ),
-            ("quantile(0.9, up)", "quantile(0.9, up) +"),
-            ("- up", "- up +cluster+replica"),
-            ("+up + + 1", "+up + + 1 +cluster+replica"),
-            ("-1 ^ 2 * up", "-1 ^ 2 * up +cluster+replica"),
-            ("time() - up", "time() - up +cluster+replica"),
-            ("1 + 2", "1 + 2 +"),
-            ("\"x\"", "\"x\" +"),
-            ("vector(1)", "vector(1) +"),
-            ("scalar(up)", "scalar(up) +"),
-            ("hour()", "hour() +"),
-            ("hour(up)", "hour(up) +cluster+replica"),
-            ("timestamp(up)", "timestamp(up) +cluster+replica"),
-            ("sort_desc(up)", "sort_desc(up) +cluster+replica"),
-            ("count_values(\"v\", up)", "count_values(\"v\", up) +"),
-            (
-                "count_values without () (\"cluster\", up)",
-                "count_values without () (\"cluster\", up) +replica",
-            ),
-            ("rate(up[5m])", "rate(up[5m]) +cluster+replica"),
-            ("up[5m]", "up[5m] +cluster+replica"),
-            (
-                "max_over_time(sum by (cluster) (up)[1h:])",
-                "max_over_time(sum by (cluster) (up)[1h:]) +cluster",
-            ),
-            (
-                "# a comment\nup # another",
-                "# a comment\nup # another +cluster+replica",
-            ),
-            (
-                "histogram_quantile(0.9, sum by (le, cluster) (b))",
-                "histogram_quantile(0.9, sum by (le, cluster) (b)) +cluster",
-            ),
-        ],
+        r#"
+        sum(up)
+          => sum(up) +
+        sum by (job) (up)
+          => sum by (job) (up) +
+        sum by (job, cluster) (up)
+          => sum by (job, cluster) (up) +cluster
+        sum(up) by (cluster)
+          => sum(up) by (cluster) +cluster
+        sum without (replica) (up)
+          => sum without (replica) (up) +cluster
+        topk by (replica) (3, up)
+          => topk by (replica) (3, up) +cluster+replica
+        quantile(0.9, up)
+          => quantile(0.9, up) +
+        - up
+          => - up +cluster+replica
+        +up + + 1
+          => +up + + 1 +cluster+replica
+        -1 ^ 2 * up
+          => -1 ^ 2 * up +cluster+replica
+        time() - up
+          => time() - up +cluster+replica
+        1 + 2
+          => 1 + 2 +
+        "x"
+          => "x" +
+        vector(1)
+          => vector(1) +
+        scalar(up)
+          => scalar(up) +
+        hour()
+          => hour() +
+        hour(up)
+          => hour(up) +cluster+replica
+        timestamp(up)
+          => timestamp(up) +cluster+replica
+        sort_desc(up)
+          => sort_desc(up) +cluster+replica
+        count_values("v", up)
+          => count_values("v", up) +
+        count_values without () ("cluster", up)
+          => count_values without () ("cluster", up) +replica
+        rate(up[5m])
+          => rate(up[5m]) +cluster+replica
+        up[5m]
+          => up[5m] +cluster+replica
+        max_over_time(sum by (cluster) (up)[1h:])
+          => max_over_time(sum by (cluster) (up)[1h:]) +cluster
+        histogram_quantile(0.9, sum by (le, cluster) (b))
+          => histogram_quantile(0.9, sum by (le, cluster) (b)) +cluster
+        "#,
+    );
+}
+
+#[test]
+fn comments_stay() {
+    let query = "# a comment\nup # another";
+    assert_eq!(
+        shown(query, &overlay()),
+        format!("{query} +cluster+replica")
     );
 }
 
@@ -161,76 +181,54 @@ fn labels_that_nothing_looks_at_are_added_to_the_result() {
 fn both_sides_of_a_match_have_a_label_or_get_it() {
     expect(
         &overlay(),
-        &[
-            ("a + b", "a + b +cluster+replica"),
-            ("a / on (job) b", "a / on (job) b +"),
-            (
-                "a / on (job, cluster) b",
-                "a / on (job, cluster) b +cluster",
-            ),
-            (
-                "a / ignoring (cluster) b",
-                "a / ignoring (cluster) b +replica",
-            ),
-            (
-                "a * on (job) group_left (x) b",
-                "a * on (job) group_left (x) b +cluster+replica",
-            ),
-            (
-                "a * on (job) group_right (cluster) b",
-                "a * on (job) group_right (cluster) b +cluster+replica",
-            ),
-            (
-                "sum by (job) (a) * on (job) group_left (cluster) b",
-                "sum by (job) (a) * on (job) group_left (cluster) b +cluster",
-            ),
-            (
-                "a * on (job) group_left (cluster) sum by (job) (b)",
-                "a * on (job) group_left (cluster) sum by (job) (b) +replica",
-            ),
-            ("a / sum(b)", "R<C<a>C>R / sum(b) +"),
-            (
-                "a / ignoring (cluster, replica, job) sum(b)",
-                "a / ignoring (cluster, replica, job) sum(b) +",
-            ),
-            (
-                "a and sum by (cluster) (b)",
-                "R<a>R and sum by (cluster) (b) +cluster",
-            ),
-            ("a and on () b", "a and on () b +cluster+replica"),
-            (
-                "a and on () vector(1)",
-                "a and on () vector(1) +cluster+replica",
-            ),
-            ("vector(1) and on () a", "vector(1) and on () a +"),
-            ("a or vector(0)", "R<C<a>C>R or vector(0) +"),
-            ("a or on () vector(0)", "R<C<a>C>R or on () vector(0) +"),
-            ("a unless b", "a unless b +cluster+replica"),
-            (
-                "a unless on (job) sum by (job) (b)",
-                "a unless on (job) sum by (job) (b) +cluster+replica",
-            ),
-            (
-                "(a > bool 1) == on (cluster) group_left c",
-                "(a > bool 1) == on (cluster) group_left c +cluster+replica",
-            ),
-            (
-                "a or b{cluster=\"us\"}",
-                "a or {__name__=\"b\",__name__=\"\"} +cluster+replica",
-            ),
-            (
-                "b{cluster=\"us\"} or a",
-                "{__name__=\"b\",__name__=\"\"} or a +cluster+replica",
-            ),
-            (
-                "a unless b{cluster=\"us\"}",
-                "a unless {__name__=\"b\",__name__=\"\"} +cluster+replica",
-            ),
-            (
-                "sum(b{cluster=\"us\"}) or a",
-                "sum({__name__=\"b\",__name__=\"\"}) or a +cluster+replica",
-            ),
-        ],
+        r#"
+        a + b
+          => a + b +cluster+replica
+        a / on (job) b
+          => a / on (job) b +
+        a / on (job, cluster) b
+          => a / on (job, cluster) b +cluster
+        a / ignoring (cluster) b
+          => a / ignoring (cluster) b +replica
+        a * on (job) group_left (x) b
+          => a * on (job) group_left (x) b +cluster+replica
+        a * on (job) group_right (cluster) b
+          => a * on (job) group_right (cluster) b +cluster+replica
+        sum by (job) (a) * on (job) group_left (cluster) b
+          => sum by (job) (a) * on (job) group_left (cluster) b +cluster
+        a * on (job) group_left (cluster) sum by (job) (b)
+          => a * on (job) group_left (cluster) sum by (job) (b) +replica
+        a / sum(b)
+          => R<C<a>C>R / sum(b) +
+        a / ignoring (cluster, replica, job) sum(b)
+          => a / ignoring (cluster, replica, job) sum(b) +
+        a and sum by (cluster) (b)
+          => R<a>R and sum by (cluster) (b) +cluster
+        a and on () b
+          => a and on () b +cluster+replica
+        a and on () vector(1)
+          => a and on () vector(1) +cluster+replica
+        vector(1) and on () a
+          => vector(1) and on () a +
+        a or vector(0)
+          => R<C<a>C>R or vector(0) +
+        a or on () vector(0)
+          => R<C<a>C>R or on () vector(0) +
+        a unless b
+          => a unless b +cluster+replica
+        a unless on (job) sum by (job) (b)
+          => a unless on (job) sum by (job) (b) +cluster+replica
+        (a > bool 1) == on (cluster) group_left c
+          => (a > bool 1) == on (cluster) group_left c +cluster+replica
+        a or b{cluster="us"}
+          => a or {__name__="b",__name__=""} +cluster+replica
+        b{cluster="us"} or a
+          => {__name__="b",__name__=""} or a +cluster+replica
+        a unless b{cluster="us"}
+          => a unless {__name__="b",__name__=""} +cluster+replica
+        sum(b{cluster="us"}) or a
+          => sum({__name__="b",__name__=""}) or a +cluster+replica
+        "#,
     );
 }
 
@@ -238,50 +236,34 @@ fn both_sides_of_a_match_have_a_label_or_get_it() {
 fn labels_that_a_function_looks_at_are_put_in() {
     expect(
         &overlay(),
-        &[
-            (
-                "label_replace(up, \"x\", \"$1\", \"cluster\", \"(.*)\")",
-                "label_replace(C<up>C, \"x\", \"$1\", \"cluster\", \"(.*)\") +cluster+replica"
-                    .replace("+cluster+", "+")
-                    .as_str(),
-            ),
-            (
-                "label_replace(up, \"cluster\", \"x\", \"job\", \"(.*)\")",
-                "label_replace(C<up>C, \"cluster\", \"x\", \"job\", \"(.*)\") +replica",
-            ),
-            (
-                "label_join(up, \"x\", \"-\", \"job\", \"replica\")",
-                "label_join(R<up>R, \"x\", \"-\", \"job\", \"replica\") +cluster",
-            ),
-            (
-                "sort_by_label(up, \"job\")",
-                "sort_by_label(R<C<up>C>R, \"job\") +",
-            ),
-            ("limit_ratio(0.5, up)", "limit_ratio(0.5, R<C<up>C>R) +"),
-            (
-                "absent(up{cluster=\"eu1\",job=\"a\"})",
-                "C<absent(up{job=\"a\"})>C +",
-            ),
-            (
-                "absent(up{cluster=\"eu1\",cluster=~\"eu.\"})",
-                "absent(up) +",
-            ),
-            ("absent(up{cluster=~\"eu1\"})", "absent(up) +"),
-            (
-                "absent((up{cluster=\"us\",job=\"a\"}))",
-                "label_replace(absent(({__name__=\"up\",__name__=\"\",job=\"a\"})), \"cluster\", \"us\", \"\", \"\") +",
-            ),
-            (
-                "absent_over_time(up{replica=\"a\"}[5m])",
-                "R<absent_over_time(up[5m])>R +",
-            ),
-            ("absent(sum(up{cluster=\"eu1\"}))", "absent(sum(up)) +"),
-            ("info(up)", "info(up) +cluster+replica"),
-            (
-                "info(up, {cluster=\"eu1\"})",
-                "unsupported info() with a matcher on cluster, which no info series carries in Prometheus",
-            ),
-        ],
+        r#"
+        label_replace(up, "x", "$1", "cluster", "(.*)")
+          => label_replace(C<up>C, "x", "$1", "cluster", "(.*)") +replica
+        label_replace(up, "cluster", "x", "job", "(.*)")
+          => label_replace(C<up>C, "cluster", "x", "job", "(.*)") +replica
+        label_join(up, "x", "-", "job", "replica")
+          => label_join(R<up>R, "x", "-", "job", "replica") +cluster
+        sort_by_label(up, "job")
+          => sort_by_label(R<C<up>C>R, "job") +
+        limit_ratio(0.5, up)
+          => limit_ratio(0.5, R<C<up>C>R) +
+        absent(up{cluster="eu1",job="a"})
+          => C<absent(up{job="a"})>C +
+        absent(up{cluster="eu1",cluster=~"eu."})
+          => absent(up) +
+        absent(up{cluster=~"eu1"})
+          => absent(up) +
+        absent((up{cluster="us",job="a"}))
+          => label_replace(absent(({__name__="up",__name__="",job="a"})), "cluster", "us", "", "") +
+        absent_over_time(up{replica="a"}[5m])
+          => R<absent_over_time(up[5m])>R +
+        absent(sum(up{cluster="eu1"}))
+          => absent(sum(up)) +
+        info(up)
+          => info(up) +cluster+replica
+        info(up, {cluster="eu1"})
+          => unsupported info() with a matcher on cluster, …
+        "#,
     );
 }
 
@@ -289,16 +271,18 @@ fn labels_that_a_function_looks_at_are_put_in() {
 fn replica_labels_are_matched_and_dropped() {
     expect(
         &deduplicated(),
-        &[
-            ("up{replica=\"a\"}", "up +cluster"),
-            ("up{replica=\"b\"}", "{__name__=\"up\",__name__=\"\"} +"),
-            (
-                "sum by (replica, cluster) (up)",
-                "sum by (replica, cluster) (up) +cluster",
-            ),
-            ("absent(up{replica=\"a\"})", "absent(up) +"),
-            ("a / on (replica) sum(b)", "a / on (replica) sum(b) +"),
-        ],
+        r#"
+        up{replica="a"}
+          => up +cluster
+        up{replica="b"}
+          => {__name__="up",__name__=""} +
+        sum by (replica, cluster) (up)
+          => sum by (replica, cluster) (up) +cluster
+        absent(up{replica="a"})
+          => absent(up) +
+        a / on (replica) sum(b)
+          => a / on (replica) sum(b) +
+        "#,
     );
 }
 
@@ -306,20 +290,26 @@ fn replica_labels_are_matched_and_dropped() {
 fn labels_that_stored_series_have_themselves_are_replaced_at_once() {
     expect(
         &stored(),
-        &[
-            ("up", "C<up>C +"),
-            ("sum by (job) (up)", "sum by (job) (C<up>C) +"),
-            ("rate(up[5m])", "C<rate(up[5m])>C +"),
-            ("timestamp(up)", "C<timestamp(up)>C +"),
-            ("absent(up)", "absent(up) +"),
-            ("a + (b)", "C<a>C + C<(b)>C +"),
-            ("-up", "-C<up>C +"),
-            (
-                "up[5m]",
-                "unsupported range selector as the whole query, while stored series have a label cluster of their own: wrap it in last_over_time()",
-            ),
-            ("max_over_time(up[1h:5m])", "max_over_time(C<up>C[1h:5m]) +"),
-        ],
+        r#"
+        up
+          => C<up>C +
+        sum by (job) (up)
+          => sum by (job) (C<up>C) +
+        rate(up[5m])
+          => C<rate(up[5m])>C +
+        timestamp(up)
+          => C<timestamp(up)>C +
+        absent(up)
+          => absent(up) +
+        a + (b)
+          => C<a>C + C<(b)>C +
+        -up
+          => -C<up>C +
+        up[5m]
+          => unsupported range selector as the whole query, …
+        max_over_time(up[1h:5m])
+          => max_over_time(C<up>C[1h:5m]) +
+        "#,
     );
     let mut overlay = deduplicated();
     overlay.0.get_mut("replica").unwrap().is_stored = true;
