@@ -7,10 +7,14 @@
 
 mod engine;
 mod error;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+mod fuzz;
 mod rewrite;
 
 pub use engine::{
     Element, Engine, EngineConfig, Evaluated, Evaluation, EvaluationKind, ResultType, Trailer,
 };
 pub use error::QueryError;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use fuzz::fuzz_rewrite;
 pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};

@@ -223,7 +223,10 @@ impl Answer {
 
     /// Puts on the labels that an answer still has to get; none of them may be there.
     pub(super) fn with_labels(mut self, added: &[(String, String)]) -> Self {
-        let has_labels = self.kind.as_ref().is_ok_and(|kind| kind != "scalar" && kind != "string");
+        let has_labels = self
+            .kind
+            .as_ref()
+            .is_ok_and(|kind| kind != "scalar" && kind != "string");
         for element in self.elements.iter_mut().filter(|_| has_labels) {
             for (name, value) in added {
                 let previous = element.labels.insert(name.clone(), value.clone());

@@ -58,7 +58,9 @@ pub(super) fn difference(
 fn as_sets(found: &Answer, expected: &Answer, inexact: &mut Inexact) -> Option<String> {
     let of = |answer: &Answer| -> BTreeMap<LabelSet, Value> {
         let elements = answer.elements.iter().cloned();
-        elements.map(|element| (element.labels, element.samples)).collect()
+        elements
+            .map(|element| (element.labels, element.samples))
+            .collect()
     };
     let (found, expected) = (of(found), of(expected));
     for (labels, samples) in &expected {
@@ -76,11 +78,17 @@ fn as_sets(found: &Answer, expected: &Answer, inexact: &mut Inexact) -> Option<S
 fn in_order(found: &Answer, expected: &Answer, inexact: &mut Inexact) -> Option<String> {
     for (found, expected) in found.elements.iter().zip(&expected.elements) {
         if found.labels != expected.labels {
-            return Some(format!("{:?} where {:?} is expected", found.labels, expected.labels));
+            return Some(format!(
+                "{:?} where {:?} is expected",
+                found.labels, expected.labels
+            ));
         }
         if !is_same(&found.samples, &expected.samples, inexact) {
             let (found, labels) = (&found.samples, &found.labels);
-            return Some(format!("{labels:?}: {found}, expected {}", expected.samples));
+            return Some(format!(
+                "{labels:?}: {found}, expected {}",
+                expected.samples
+            ));
         }
     }
     None
@@ -97,9 +105,10 @@ fn values_in_order(found: &Answer, expected: &Answer, inexact: &mut Inexact) -> 
 
 fn messages(found: &Answer, expected: &Answer) -> Option<String> {
     let set = |texts: &[String]| -> BTreeSet<String> { texts.iter().cloned().collect() };
-    for (found, expected) in
-        [(&found.warnings, &expected.warnings), (&found.infos, &expected.infos)]
-    {
+    for (found, expected) in [
+        (&found.warnings, &expected.warnings),
+        (&found.infos, &expected.infos),
+    ] {
         if set(found) != set(expected) {
             return Some(format!("messages {found:?}, expected {expected:?}"));
         }
@@ -140,7 +149,9 @@ pub(super) fn without_positions(mut answer: Answer) -> Answer {
     for text in answer.warnings.iter_mut().chain(&mut answer.infos) {
         if let Some(at) = text.rfind(" (")
             && text.ends_with(')')
-            && text[at + 2..text.len() - 1].chars().all(|c| c.is_ascii_digit() || c == ':')
+            && text[at + 2..text.len() - 1]
+                .chars()
+                .all(|c| c.is_ascii_digit() || c == ':')
         {
             text.truncate(at);
         }
@@ -149,6 +160,10 @@ pub(super) fn without_positions(mut answer: Answer) -> Answer {
 }
 
 fn shortened(elements: &[Element]) -> String {
-    let labels: Vec<_> = elements.iter().map(|element| &element.labels).take(4).collect();
+    let labels: Vec<_> = elements
+        .iter()
+        .map(|element| &element.labels)
+        .take(4)
+        .collect();
     format!("{labels:?}")
 }

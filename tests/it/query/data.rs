@@ -159,8 +159,12 @@ impl Values {
     }
 }
 
-const INSTANCES: [(&str, &str); 4] =
-    [("api", "i1:80"), ("api", "i2:80"), ("web", "i1:81"), ("web", "i3:81")];
+const INSTANCES: [(&str, &str); 4] = [
+    ("api", "i1:80"),
+    ("api", "i2:80"),
+    ("web", "i1:81"),
+    ("web", "i3:81"),
+];
 
 /// What the generator's expressions speak of.
 pub(super) fn everything(has_utf8: bool) -> Vec<Series> {
@@ -223,7 +227,14 @@ pub(super) fn with_own_labels() -> Vec<Series> {
     for (job, instance) in INSTANCES {
         for (name, own) in [
             ("own_gauge", &[("cluster", "mine"), ("replica", "z")][..]),
-            ("own_some", if job == "api" { &[("zone", "inner")][..] } else { &[] }),
+            (
+                "own_some",
+                if job == "api" {
+                    &[("zone", "inner")][..]
+                } else {
+                    &[]
+                },
+            ),
             ("own_same", &[("cluster", "eu1"), ("rep2", "r")]),
         ] {
             let mut labels = vec![("__name__", name), ("job", job), ("instance", instance)];
@@ -245,7 +256,11 @@ fn parse_line(line: &str) -> Vec<Series> {
     let (series, shape) = line.rsplit_once(' ').unwrap();
     let (name, rest) = series.split_once('{').unwrap_or((series, "}"));
     let mut all = vec![BTreeMap::from([("__name__".to_owned(), name.to_owned())])];
-    for label in rest.trim_end_matches('}').split("\",").filter(|l| !l.is_empty()) {
+    for label in rest
+        .trim_end_matches('}')
+        .split("\",")
+        .filter(|l| !l.is_empty())
+    {
         let (key, values) = label.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
         let values: Vec<_> = values.trim_end_matches('"').split('|').collect();
         let combined = all.iter().flat_map(|labels| {
@@ -267,7 +282,9 @@ fn parse_line(line: &str) -> Vec<Series> {
         "histogram" => return all.iter().flat_map(classic_histogram).collect(),
         other => panic!("{other} of {line}"),
     };
-    all.into_iter().map(|labels| Series { labels, shape }).collect()
+    all.into_iter()
+        .map(|labels| Series { labels, shape })
+        .collect()
 }
 
 /// Buckets, count and sum.

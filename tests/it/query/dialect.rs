@@ -114,8 +114,20 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 pub(super) const AGGREGATIONS: &[&str] = &[
-    "avg", "bottomk", "count", "count_values", "group", "limit_ratio", "limitk", "max", "min",
-    "quantile", "stddev", "stdvar", "sum", "topk",
+    "avg",
+    "bottomk",
+    "count",
+    "count_values",
+    "group",
+    "limit_ratio",
+    "limitk",
+    "max",
+    "min",
+    "quantile",
+    "stddev",
+    "stdvar",
+    "sum",
+    "topk",
 ];
 pub(super) const ARITHMETIC: &[&str] = &["+", "-", "*", "/", "%", "^", "atan2"];
 pub(super) const COMPARISONS: &[&str] = &["==", "!=", ">", "<", ">=", "<="];

@@ -153,15 +153,34 @@ const NEVER: &str = "nosuch!~\".*\"";
 
 /// Metrics of floats.
 pub(super) const METRICS: &[&str] = &[
-    "http_requests_total", "cpu_seconds_total", "memory_bytes", "memory_limit_bytes", "up", "odd",
-    "gone", "seen_seconds", "usage", "build_info", "pre", "lat_bucket", "lat_sum",
+    "http_requests_total",
+    "cpu_seconds_total",
+    "memory_bytes",
+    "memory_limit_bytes",
+    "up",
+    "odd",
+    "gone",
+    "seen_seconds",
+    "usage",
+    "build_info",
+    "pre",
+    "lat_bucket",
+    "lat_sum",
 ];
 const OWN_METRICS: &[&str] = &["own_gauge", "own_some", "own_same"];
 pub(super) const HISTOGRAMS: &[&str] = &["nh", "nhf"];
 
 const OWN_MATCHERS: &[&str] = &[
-    "job=\"api\"", "job=~\"api|web\"", "instance!=\"i3:81\"", "job!=\"\"", "nosuch=\"\"",
-    "job=~\".+\"", "instance=~'i1.*'", "mode!~\"idle\"", "code=~\"5..|\"", "b!=\"2\"",
+    "job=\"api\"",
+    "job=~\"api|web\"",
+    "instance!=\"i3:81\"",
+    "job!=\"\"",
+    "nosuch=\"\"",
+    "job=~\".+\"",
+    "instance=~'i1.*'",
+    "mode!~\"idle\"",
+    "code=~\"5..|\"",
+    "b!=\"2\"",
 ];
 
 /// A selector before it is written.
@@ -186,7 +205,11 @@ impl Selector {
         }
         let mut external = Vec::new();
         while random.percent(30) && external.len() < 3 {
-            let list = if random.percent(90) { MATCHING } else { MISMATCHING };
+            let list = if random.percent(90) {
+                MATCHING
+            } else {
+                MISMATCHING
+            };
             external.push(random.one_of(list));
         }
         Self {
@@ -246,7 +269,9 @@ impl Selector {
         }
         let mut expression = Expression::default();
         for held in &self.external {
-            let Held { name, op, value, .. } = held;
+            let Held {
+                name, op, value, ..
+            } = held;
             let text = format!("{name}{op}{value}");
             let feature = format!("matcher {op} {}", if held.is_match { "yes" } else { "no" });
             expression.features.insert(feature);
@@ -265,7 +290,11 @@ impl Selector {
         }
         let braces = |matchers: &[String], is_wanted: bool| {
             let text = matchers.join(comma);
-            if text.is_empty() && !is_wanted { String::new() } else { format!("{{{text}}}") }
+            if text.is_empty() && !is_wanted {
+                String::new()
+            } else {
+                format!("{{{text}}}")
+            }
         };
         let is_wanted = random.percent(10);
         expression.text = format!("{name}{}", braces(&user, is_wanted));
@@ -288,8 +317,11 @@ impl Selector {
 
     /// What `absent` tells of [`REPLICA`]: its value where the first matcher is the only one.
     fn absent_value(&self, text: &str) -> Option<&'static str> {
-        let mut of_replica: Vec<_> =
-            self.external.iter().filter(|held| held.name == REPLICA).collect();
+        let mut of_replica: Vec<_> = self
+            .external
+            .iter()
+            .filter(|held| held.name == REPLICA)
+            .collect();
         of_replica.sort_by_key(|held| text.find(&format!("{}{}", held.op, held.value)));
         let is_equal = |held: &&Held| held.op == "=";
         let is_one = of_replica.len() == 1 && of_replica.iter().all(is_equal);
@@ -306,7 +338,9 @@ impl Selector {
 /// Labels for lists: of stored series, external, the one that only some have, and one that none has.
 pub(super) fn label(random: &mut Random) -> &'static str {
     match random.below(100) {
-        0..55 => random.one_of(&["job", "instance", "job", "instance", "code", "mode", "a", "b"]),
+        0..55 => random.one_of(&[
+            "job", "instance", "job", "instance", "code", "mode", "a", "b",
+        ]),
         55..90 => random.one_of(&EXTERNAL).0,
         90..94 => INNER_REPLICA,
         94..97 => "zz",
@@ -328,5 +362,6 @@ pub(super) fn labels(random: &mut Random, always: &[&'static str]) -> Vec<&'stat
 
 /// Whether an external label is among them.
 pub(super) fn has_external(list: &[&str]) -> bool {
-    list.iter().any(|name| EXTERNAL.iter().any(|(external, _)| external == name))
+    list.iter()
+        .any(|name| EXTERNAL.iter().any(|(external, _)| external == name))
 }

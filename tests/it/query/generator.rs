@@ -1,7 +1,9 @@
 //! Expressions by chance, of the right types, with all that a Prometheus knows in them.
 
 use super::dialect::{AGGREGATIONS, ARITHMETIC, COMPARISONS, Dialect, Function, SETS};
-use super::expression::{Choose as _, Expression, HISTOGRAMS, Selector, has_external, label, labels};
+use super::expression::{
+    Choose as _, Expression, HISTOGRAMS, Selector, has_external, label, labels,
+};
 use crate::support::Random;
 
 /// How deep expressions are.
@@ -43,13 +45,19 @@ impl Generator<'_> {
         let depth = 1 + self.random.below(DEPTH_MAX);
         match self.random.below(100) {
             0..5 => self.scalar(depth),
-            5 => Expression::plain(self.random.one_of(&["\"text\"", "'it''s'", "`a\\b`", "\"ü\""])),
+            5 => Expression::plain(
+                self.random
+                    .one_of(&["\"text\"", "'it''s'", "`a\\b`", "\"ü\""]),
+            ),
             6..10 => self.matrix(depth.min(2)),
             10..13 => self.broken(depth),
             13..18 => {
                 let inner = self.vector(depth);
                 let template = self.random.one_of(&[
-                    "\n\t# it's \"odd\" {\n§\r\n", "  ( \t§ ) ", "§ # sum by (", "((§))",
+                    "\n\t# it's \"odd\" {\n§\r\n",
+                    "  ( \t§ ) ",
+                    "§ # sum by (",
+                    "((§))",
                 ]);
                 Expression::of(template, &[&inner]).with("form odd")
             }
@@ -61,13 +69,36 @@ impl Generator<'_> {
     fn broken(&mut self, depth: u64) -> Expression {
         let inner = self.vector(depth.min(2));
         let template = self.random.one_of(&[
-            "(§", "§)", "rate(§)", "nosuch(§)", "sum by (job §", "§ offset", "§ + on() 1",
-            "§ and 1", "topk(§)", "abs(§, 1)", "label_replace(§, \"job\", \"x\", \"y\", \"(\")",
-            "count_values(\"1-\", §)", "{}", "§{", "-\"text\"", "scalar(1)", "§[5m]", "1 > 2",
-            "{cluster!~\"us\"}", "§ offset 5", "§[5m:1m:1m]", "§ @ x", "topk by (§)",
+            "(§",
+            "§)",
+            "rate(§)",
+            "nosuch(§)",
+            "sum by (job §",
+            "§ offset",
+            "§ + on() 1",
+            "§ and 1",
+            "topk(§)",
+            "abs(§, 1)",
+            "label_replace(§, \"job\", \"x\", \"y\", \"(\")",
+            "count_values(\"1-\", §)",
+            "{}",
+            "§{",
+            "-\"text\"",
+            "scalar(1)",
+            "§[5m]",
+            "1 > 2",
+            "{cluster!~\"us\"}",
+            "§ offset 5",
+            "§[5m:1m:1m]",
+            "§ @ x",
+            "topk by (§)",
         ]);
         let parts = [&inner];
-        let parts = if template.contains('§') { &parts[..] } else { &[] };
+        let parts = if template.contains('§') {
+            &parts[..]
+        } else {
+            &[]
+        };
         Expression::of(template, parts)
     }
 
@@ -100,7 +131,9 @@ impl Generator<'_> {
             94..97 => {
                 let inner = self.vector(depth - 1).closed();
                 let sign = self.random.one_of(&["-§", "+§"]);
-                Expression::of(sign, &[&inner]).with("operator unary").open()
+                Expression::of(sign, &[&inner])
+                    .with("operator unary")
+                    .open()
             }
             _ => {
                 let inner = self.vector(depth - 1);
@@ -190,7 +223,12 @@ impl Generator<'_> {
     }
 
     pub(super) fn scalar(&mut self, depth: u64) -> Expression {
-        let names: Vec<_> = self.dialect.functions.iter().filter(|f| f.returns == 's').collect();
+        let names: Vec<_> = self
+            .dialect
+            .functions
+            .iter()
+            .filter(|f| f.returns == 's')
+            .collect();
         match self.random.below(10) {
             0..3 if depth > 0 => {
                 let function = *self.random.one_of(&names);
@@ -198,15 +236,23 @@ impl Generator<'_> {
             }
             3 if depth > 0 => {
                 let (left, right) = (self.scalar(depth - 1), self.scalar(depth - 1));
-                let operator = self.random.one_of(&["+", "-", "*", "/", "^", "> bool", "== bool"]);
+                let operator = self
+                    .random
+                    .one_of(&["+", "-", "*", "/", "^", "> bool", "== bool"]);
                 let template = format!("§ {operator} §");
                 Expression::of(&template, &[&left.closed(), &right.closed()]).open()
             }
             _ => {
-                let numbers = ["1", "0.5", "2", "-3", "1e2", "0x1F", "Inf", "NaN", "60", ".25", "7"];
+                let numbers = [
+                    "1", "0.5", "2", "-3", "1e2", "0x1F", "Inf", "NaN", "60", ".25", "7",
+                ];
                 let number = self.random.one_of(&numbers);
                 let expression = Expression::plain(number);
-                if number.starts_with('-') { expression.open() } else { expression }
+                if number.starts_with('-') {
+                    expression.open()
+                } else {
+                    expression
+                }
             }
         }
     }
@@ -266,10 +312,14 @@ impl Generator<'_> {
             "histogram_quantile" | "histogram_quantiles" => {
                 let inner = self.buckets();
                 if name == "histogram_quantile" {
-                    let scalar = self.random.one_of(&["0.9", "0.5", "1", "0", "2", "scalar(up)"]);
+                    let scalar = self
+                        .random
+                        .one_of(&["0.9", "0.5", "1", "0", "2", "scalar(up)"]);
                     return Expression::of(&format!("{name}({scalar}, §)"), &[&inner]);
                 }
-                let label = self.random.one_of(&["quantile", "q", "cluster", "zone", "replica"]);
+                let label = self
+                    .random
+                    .one_of(&["quantile", "q", "cluster", "zone", "replica"]);
                 Expression::of(&format!("{name}(§, \"{label}\", 0.5, 0.9)"), &[&inner])
             }
             "histogram_fraction" => {
@@ -313,7 +363,11 @@ impl Generator<'_> {
 
     fn absence(&mut self, name: &str, depth: u64) -> Expression {
         if self.random.percent(25) {
-            let inner = if name == "absent" { self.vector(depth - 1) } else { self.matrix(depth) };
+            let inner = if name == "absent" {
+                self.vector(depth - 1)
+            } else {
+                self.matrix(depth)
+            };
             return Expression::of(&format!("{name}(§)"), &[&inner]);
         }
         let selector = loop {
@@ -333,14 +387,24 @@ impl Generator<'_> {
     fn label_replace(&mut self, depth: u64) -> Expression {
         let inner = self.vector(depth - 1);
         let target = label(&mut self.random);
-        let target = self.random.one_of(&[target, target, target, "new", "__name__"]);
+        let target = self
+            .random
+            .one_of(&[target, target, target, "new", "__name__"]);
         let source = label(&mut self.random);
-        let replacement =
-            self.random.one_of(&["$1", "x-$1", "", "$0", "${1}y", "fix", "$$1", "$name"]);
-        let pattern =
-            self.random.one_of(&["(.*)", "(.+)", "eu(.)", "", "(?P<name>i).*", "q.*\\\\$(1).*"]);
-        let template =
-            format!("label_replace(§, \"{target}\", \"{replacement}\", \"{source}\", \"{pattern}\")");
+        let replacement = self
+            .random
+            .one_of(&["$1", "x-$1", "", "$0", "${1}y", "fix", "$$1", "$name"]);
+        let pattern = self.random.one_of(&[
+            "(.*)",
+            "(.+)",
+            "eu(.)",
+            "",
+            "(?P<name>i).*",
+            "q.*\\\\$(1).*",
+        ]);
+        let template = format!(
+            "label_replace(§, \"{target}\", \"{replacement}\", \"{source}\", \"{pattern}\")"
+        );
         Expression::of(&template, &[&inner])
     }
 
@@ -351,15 +415,24 @@ impl Generator<'_> {
         let sources = labels(&mut self.random, &[]);
         let sources: Vec<_> = sources.iter().map(|name| format!(", \"{name}\"")).collect();
         let separator = self.random.one_of(&["-", "", "$1", "\\\""]);
-        let template = format!("label_join(§, \"{target}\", \"{separator}\"{})", sources.concat());
+        let template = format!(
+            "label_join(§, \"{target}\", \"{separator}\"{})",
+            sources.concat()
+        );
         Expression::of(&template, &[&inner])
     }
 
     fn info(&mut self, depth: u64) -> Expression {
         let inner = self.vector(depth - 1);
         let more = self.random.one_of(&[
-            "", "", ", {k8s_pod=~\".+\"}", ", {region!=\"\"}", ", {cluster=~\".+\"}",
-            ", {__name__=\"build_info\"}", ", {cluster=\"us\"}", ", {zone!=\"\", region=~\".*\"}",
+            "",
+            "",
+            ", {k8s_pod=~\".+\"}",
+            ", {region!=\"\"}",
+            ", {cluster=~\".+\"}",
+            ", {__name__=\"build_info\"}",
+            ", {cluster=\"us\"}",
+            ", {zone!=\"\", region=~\".*\"}",
         ]);
         Expression::of(&format!("info(§{more})"), &[&inner])
     }
@@ -373,10 +446,17 @@ impl Generator<'_> {
         let way = self.random.one_of(&["", "by", "by", "without"]);
         let parameter = match name {
             "topk" | "bottomk" | "limitk" => self.random.one_of(&["1, ", "2, ", "3,", "100, "]),
-            "quantile" => self.random.one_of(&["0.5, ", "0.9, ", "1.5, ", "scalar(up), "]),
+            "quantile" => self
+                .random
+                .one_of(&["0.5, ", "0.9, ", "1.5, ", "scalar(up), "]),
             "limit_ratio" => self.random.one_of(&["0.5, ", "-0.4, ", "1, "]),
             "count_values" => self.random.one_of(&[
-                "\"value\", ", "\"cluster\", ", "\"replica\", ", "\"zone\", ", "'job', ", "\"zz\",",
+                "\"value\", ",
+                "\"cluster\", ",
+                "\"replica\", ",
+                "\"zone\", ",
+                "'job', ",
+                "\"zz\",",
             ]),
             _ => "",
         };
@@ -385,8 +465,16 @@ impl Generator<'_> {
             (way, true) => format!("{name} {way} ({list}) ({parameter}§)"),
             (way, false) => format!("{name}({parameter}§) {way}({list})"),
         };
-        let kind = if has_external(&names) { "external" } else { "stored" };
-        let way = if way.is_empty() { "all".to_owned() } else { format!("{way} {kind}") };
+        let kind = if has_external(&names) {
+            "external"
+        } else {
+            "stored"
+        };
+        let way = if way.is_empty() {
+            "all".to_owned()
+        } else {
+            format!("{way} {kind}")
+        };
         let whole = Expression::of(&template, &[&inner]).with(&format!("aggregation {name}"));
         whole.with(&format!("grouping {way}"))
     }

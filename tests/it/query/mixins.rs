@@ -44,7 +44,9 @@ fn variants(expression: &str) -> BTreeSet<String> {
             labels.insert(0, "cluster");
         }
     });
-    let removed = with_lists(expression, |labels| labels.retain(|label| *label != "cluster"));
+    let removed = with_lists(expression, |labels| {
+        labels.retain(|label| *label != "cluster")
+    });
     BTreeSet::from([expression.to_owned(), added, removed])
 }
 
@@ -70,14 +72,25 @@ fn mixins_give_what_series_with_the_external_labels_give() {
         }
         refused += usize::from(!check.tally.unsupported.is_empty());
     }
-    println!("of {} expressions nothing came of:\n{empty}", expressions.len());
+    println!(
+        "of {} expressions nothing came of:\n{empty}",
+        expressions.len()
+    );
     check.tally.assert_equal("mixins");
     assert!(expressions.len() >= 150, "{}", expressions.len());
     // All of them are read and evaluated.
     let Tally { unread, errors, .. } = &check.tally;
-    assert!(unread.is_empty() && refused == 0 && *errors == 0, "{:?}", check.tally);
+    assert!(
+        unread.is_empty() && refused == 0 && *errors == 0,
+        "{:?}",
+        check.tally
+    );
     let empty = empty.lines().count();
-    assert!(empty * 20 < expressions.len(), "{empty} of {}", expressions.len());
+    assert!(
+        empty * 20 < expressions.len(),
+        "{empty} of {}",
+        expressions.len()
+    );
 }
 
 /// No series has a label twice, and none is there twice.

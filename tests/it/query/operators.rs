@@ -5,9 +5,20 @@ use super::expression::{Choose as _, Expression, Selector, has_external, labels}
 use super::generator::Generator;
 
 /// Metrics that have one series for each job and instance.
-const SINGLES: &[&str] = &["memory_bytes", "memory_limit_bytes", "up", "lat_count", "seen_seconds"];
+const SINGLES: &[&str] = &[
+    "memory_bytes",
+    "memory_limit_bytes",
+    "up",
+    "lat_count",
+    "seen_seconds",
+];
 /// Metrics that have several.
-const MANIES: &[&str] = &["http_requests_total", "cpu_seconds_total", "lat_bucket", "usage"];
+const MANIES: &[&str] = &[
+    "http_requests_total",
+    "cpu_seconds_total",
+    "lat_bucket",
+    "usage",
+];
 
 impl Generator<'_> {
     pub(super) fn binary(&mut self, operator: &'static str, depth: u64) -> Expression {
@@ -59,13 +70,21 @@ impl Generator<'_> {
                 _ => {
                     let mut names = labels(&mut self.random, &[]);
                     names.retain(|name| *name != "job" && *name != "instance");
-                    (format!(" ignoring({})", names.join(",")), on_kind("ignoring", &names))
+                    (
+                        format!(" ignoring({})", names.join(",")),
+                        on_kind("ignoring", &names),
+                    )
                 }
             };
             let fill = self.fill();
-            let whole = Expression::of(&format!("§ {operator}{matching}{fill} §"), &[&left, &right]);
+            let whole =
+                Expression::of(&format!("§ {operator}{matching}{fill} §"), &[&left, &right]);
             let whole = whole.with(&format!("matching {kind}"));
-            return if fill.is_empty() { whole } else { whole.with("modifier fill") };
+            return if fill.is_empty() {
+                whole
+            } else {
+                whole.with("modifier fill")
+            };
         }
         let names = labels(&mut self.random, &[]);
         let list = names.join(", ");
@@ -110,15 +129,20 @@ impl Generator<'_> {
         let (on, kind) = match self.random.percent(70) {
             true => {
                 let names = labels(&mut self.random, &["job", "instance"]);
-                let names: Vec<_> =
-                    names.into_iter().filter(|n| !["code", "mode", "zz"].contains(n)).collect();
+                let names: Vec<_> = names
+                    .into_iter()
+                    .filter(|n| !["code", "mode", "zz"].contains(n))
+                    .collect();
                 (format!("on({})", names.join(", ")), on_kind("on", &names))
             }
             false => {
                 let mut names = labels(&mut self.random, &["code", "method", "mode", "le", "zz"]);
                 names.retain(|name| *name != "job" && *name != "instance");
                 names.push("version");
-                (format!("ignoring ({})", names.join(",")), on_kind("ignoring", &names))
+                (
+                    format!("ignoring ({})", names.join(",")),
+                    on_kind("ignoring", &names),
+                )
             }
         };
         let mut include = match self.random.below(3) {
@@ -146,7 +170,9 @@ impl Generator<'_> {
             false => format!("{side} ({list})"),
         };
         let whole = Expression::of(&format!("§ {operator} {on} {group} §"), &parts);
-        whole.with(&format!("matching {kind}")).with(&format!("{side}{included}"))
+        whole
+            .with(&format!("matching {kind}"))
+            .with(&format!("{side}{included}"))
     }
 
     /// Any matching at all, or none.
@@ -161,6 +187,10 @@ impl Generator<'_> {
 }
 
 fn on_kind(word: &str, names: &[&str]) -> String {
-    let kind = if has_external(names) { "external" } else { "stored" };
+    let kind = if has_external(names) {
+        "external"
+    } else {
+        "stored"
+    };
     format!("{word} {kind}")
 }

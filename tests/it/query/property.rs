@@ -134,8 +134,12 @@ impl<'a> Check<'a> {
                 Some(what) => {
                     let mut text = String::new();
                     writeln!(text, "{:?} {when:?}, held: {is_held}", expression.text).unwrap();
-                    writeln!(text, "  asked:    {:?} {:?}", rewritten.query, rewritten.added)
-                        .unwrap();
+                    writeln!(
+                        text,
+                        "  asked:    {:?} {:?}",
+                        rewritten.query, rewritten.added
+                    )
+                    .unwrap();
                     if is_held {
                         writeln!(text, "  stood for: {:?}", expression.held).unwrap();
                     }
@@ -149,13 +153,17 @@ impl<'a> Check<'a> {
 
 fn unordered(answer: &Answer) -> BTreeMap<&LabelSet, String> {
     let elements = answer.elements.iter();
-    elements.map(|element| (&element.labels, element.samples.to_string())).collect()
+    elements
+        .map(|element| (&element.labels, element.samples.to_string()))
+        .collect()
 }
 
 /// Whether it has an aggregation that chooses among series, which may be equal in value.
 fn is_by_chance(expression: &Expression) -> bool {
     let choosing = ["topk", "bottomk", "limitk"];
-    choosing.iter().any(|name| expression.features.contains(&format!("aggregation {name}")))
+    choosing
+        .iter()
+        .any(|name| expression.features.contains(&format!("aggregation {name}")))
 }
 
 impl Tally {
@@ -181,9 +189,10 @@ impl Tally {
         self.errors += other.errors;
         self.inexact += other.inexact;
         self.unsettled += other.unsettled;
-        for (kinds, others) in
-            [(&mut self.unsupported, other.unsupported), (&mut self.unread, other.unread)]
-        {
+        for (kinds, others) in [
+            (&mut self.unsupported, other.unsupported),
+            (&mut self.unread, other.unread),
+        ] {
             for (what, (count, example)) in others {
                 let entry = kinds.entry(what).or_insert((0, example));
                 entry.0 += count;
@@ -203,7 +212,10 @@ impl Tally {
             self.errors,
             self.inexact,
             self.unsettled,
-            self.unsupported.values().map(|(count, _)| count).sum::<usize>(),
+            self.unsupported
+                .values()
+                .map(|(count, _)| count)
+                .sum::<usize>(),
             self.unread.values().map(|(count, _)| count).sum::<usize>(),
         );
         for (what, (count, example)) in self.unsupported.iter().chain(&self.unread) {
@@ -213,7 +225,11 @@ impl Tally {
         let shortest = self.failures.iter().take(40).map(|(_, text)| text.as_str());
         let shortest: Vec<_> = shortest.collect();
         let count = self.failures.len();
-        assert!(count == 0, "{context}: {count} answers differ:\n{}", shortest.join("\n"));
+        assert!(
+            count == 0,
+            "{context}: {count} answers differ:\n{}",
+            shortest.join("\n")
+        );
     }
 }
 
@@ -294,19 +310,38 @@ fn run(stand: &Stand, expressions: usize, has_own: bool) -> (Dialect, Tally) {
 /// All that has to have been in an expression which gave something.
 fn wanted(dialect: &Dialect) -> Vec<String> {
     // Samples that are written remotely have no start time.
-    let functions = dialect.functions.iter().filter(|f| f.name != "start_timestamp");
+    let functions = dialect
+        .functions
+        .iter()
+        .filter(|f| f.name != "start_timestamp");
     let functions = functions.map(|f| format!("function {}", f.name));
-    let aggregations = dialect.aggregations.iter().map(|name| format!("aggregation {name}"));
+    let aggregations = dialect
+        .aggregations
+        .iter()
+        .map(|name| format!("aggregation {name}"));
     let operators = [ARITHMETIC, COMPARISONS, SETS, &["bool", "unary"]].concat();
     let operators = operators.into_iter().map(|name| format!("operator {name}"));
     let mut wanted: Vec<String> = functions.chain(aggregations).chain(operators).collect();
     for others in [
-        &["at", "at start", "at end", "offset", "offset negative"].map(|m| format!("modifier {m}"))[..],
+        &["at", "at start", "at end", "offset", "offset negative"].map(|m| format!("modifier {m}"))
+            [..],
         &["subquery", "subquery default step"].map(|m| format!("modifier {m}")),
-        &["all", "by stored", "by external", "without stored", "without external"]
-            .map(|g| format!("grouping {g}")),
-        &["none", "on stored", "on external", "ignoring stored", "ignoring external"]
-            .map(|m| format!("matching {m}")),
+        &[
+            "all",
+            "by stored",
+            "by external",
+            "without stored",
+            "without external",
+        ]
+        .map(|g| format!("grouping {g}")),
+        &[
+            "none",
+            "on stored",
+            "on external",
+            "ignoring stored",
+            "ignoring external",
+        ]
+        .map(|m| format!("matching {m}")),
         &["", " including stored", " including external"].map(|i| format!("group_left{i}")),
         &["", " including stored", " including external"].map(|i| format!("group_right{i}")),
         &["= yes", "!= yes", "=~ yes", "!~ yes"].map(|m| format!("matcher {m}")),
@@ -317,13 +352,24 @@ fn wanted(dialect: &Dialect) -> Vec<String> {
     }
     let optional = [
         (dialect.has_utf8, "name utf8"),
-        (dialect.has_duration_expressions, "modifier offset expression"),
-        (dialect.has_duration_expressions, "modifier range expression"),
+        (
+            dialect.has_duration_expressions,
+            "modifier offset expression",
+        ),
+        (
+            dialect.has_duration_expressions,
+            "modifier range expression",
+        ),
         (dialect.has_extended_selectors, "modifier anchored"),
         (dialect.has_extended_selectors, "modifier smoothed"),
         (dialect.has_fill, "modifier fill"),
     ];
-    wanted.extend(optional.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()));
+    wanted.extend(
+        optional
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, name)| (*name).to_owned()),
+    );
     wanted
 }
 
@@ -337,8 +383,10 @@ fn answers_are_those_of_series_with_the_external_labels() {
         dialect.functions.len(),
         dialect.aggregations.len()
     );
-    let missing: Vec<_> =
-        wanted(&dialect).into_iter().filter(|name| !tally.seen.contains(name)).collect();
+    let missing: Vec<_> = wanted(&dialect)
+        .into_iter()
+        .filter(|name| !tally.seen.contains(name))
+        .collect();
     println!("never with an answer that has elements: {missing:?}");
     tally.assert_equal("generated");
     assert_eq!(missing, Vec::<String>::new());

@@ -85,7 +85,9 @@ impl Stand {
             labels.retain(|name, _| name != REPLICA && name != INNER_REPLICA);
             labels
         });
-        let names = series.iter().flat_map(|series| series.labels.keys().cloned());
+        let names = series
+            .iter()
+            .flat_map(|series| series.labels.keys().cloned());
         Self {
             stored_names: names.collect(),
             stored,
@@ -98,7 +100,11 @@ impl Stand {
 
     /// Where series carry what is asked about: all external labels, or no replica label.
     pub(super) fn expected_at(&self, is_held: bool) -> SocketAddr {
-        let which = if is_held { &self.held } else { &self.relabelled };
+        let which = if is_held {
+            &self.held
+        } else {
+            &self.relabelled
+        };
         which.address()
     }
 
