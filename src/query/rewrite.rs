@@ -3,11 +3,13 @@
 //! The text is parsed, its tree walked from the leaves up (`walk`, `calls`, `labels`), and changed
 //! where it has to be; all else stays as the user wrote it, so Prometheus reads numbers, durations
 //! and comments in the user's own words, and places in what it says lead back to the user's text.
+//! What the parser does not read is told to it in other words (`dialect`).
 //! Three changes are made: matchers on external labels are taken out of selectors (`selector`),
 //! labels are put into the series of a vector that something looks at (`label_replace`), and
 //! labels that nothing looked at are named, to be added to the result: [`Rewritten::added`].
 
 mod calls;
+mod dialect;
 mod edits;
 mod labels;
 mod selector;
@@ -23,6 +25,7 @@ use promql_parser::parser::token::{
 use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{Expr, Function, parse, register_extra_functions};
 
+use dialect::Readable;
 use edits::Piece;
 use selector::Selector;
 use tokens::Tokens;
@@ -59,6 +62,9 @@ pub struct Rewritten {
     pub query: String,
     /// Labels that each series of the result has to get, sorted by name; none of them is there.
     pub added: Vec<(String, String)>,
+    /// Whether labels are put in by `label_replace`, which loses native histograms in Prometheus
+    /// before 2.44.
+    pub is_relabelled: bool,
     original: String,
     pieces: Vec<Piece>,
 }
@@ -82,8 +88,8 @@ pub enum RewriteError {
 /// # Errors
 /// See [`RewriteError`].
 pub fn rewrite(query: &str, overlay: &LabelOverlay) -> Result<Rewritten, RewriteError> {
-    with_stack(query, |tokens| {
-        let tree = parsed(query)?;
+    with_stack(query, |readable, tokens| {
+        let tree = parsed(readable)?;
         let mut walk = Walk::new(query, overlay, tokens);
         let root = walk.settled(&tree)?;
         if !walk.tokens.is_done() {
@@ -104,10 +110,12 @@ pub fn rewrite(query: &str, overlay: &LabelOverlay) -> Result<Rewritten, Rewrite
             Some(((*name).to_owned(), value.to_owned()))
         });
         let added = added.collect();
+        let is_relabelled = walk.edits.has_calls();
         let (changed, pieces) = walk.edits.apply(query);
         Ok(Rewritten {
             query: changed,
             added,
+            is_relabelled,
             original: query.to_owned(),
             pieces,
         })
@@ -122,8 +130,8 @@ pub fn rewrite_selector(
     selector: &str,
     overlay: &LabelOverlay,
 ) -> Result<Option<String>, RewriteError> {
-    with_stack(selector, |mut tokens| {
-        let Expr::VectorSelector(tree) = parsed(selector)? else {
+    with_stack(selector, |readable, mut tokens| {
+        let Expr::VectorSelector(tree) = parsed(readable)? else {
             let what = format!("{selector:?} is more than a selector");
             return Err(RewriteError::Syntax(what));
         };
@@ -182,9 +190,11 @@ impl Rewritten {
 /// Parses and walks where there is stack enough for it.
 fn with_stack<T: Send>(
     text: &str,
-    walk: impl FnOnce(Tokens) -> Result<T, RewriteError> + Send,
+    walk: impl FnOnce(&str, Tokens) -> Result<T, RewriteError> + Send,
 ) -> Result<T, RewriteError> {
-    let tokens = Tokens::of(text)?;
+    let readable = Readable::of(text);
+    let tokens = Tokens::of(&readable)?;
+    let walk = |tokens| walk(&readable.text, tokens);
     let nesting = tokens.count(|id| {
         matches!(id, T_LEFT_PAREN | T_LEFT_BRACKET | T_LEFT_BRACE)
             || (T_OPERATORS_START..T_OPERATORS_END).contains(&id)

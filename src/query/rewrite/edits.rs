@@ -60,7 +60,12 @@ impl Edits {
         self.list.push(Edit { span, text, side });
     }
 
-    /// The changed text.
+    /// Whether a call was put around a part.
+    pub(super) fn has_calls(&self) -> bool {
+        self.list.iter().any(|edit| edit.side == Side::Opening)
+    }
+
+    /// The changed text and where its pieces come from.
     pub(super) fn apply(self, text: &str) -> (String, Vec<Piece>) {
         let mut ordered: Vec<(usize, Edit)> = self.list.into_iter().enumerate().collect();
         ordered.sort_by_key(|(came, edit)| {

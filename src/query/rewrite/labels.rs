@@ -73,10 +73,10 @@ pub(super) fn matched<'o>(
         result: if_one_is_empty(op, modifier, lhs, rhs),
         ..Matched::default()
     };
-    if matched.result.is_empty || lhs.is_empty || rhs.is_empty {
+    let is_filled = fills(modifier);
+    if matched.result.is_empty || (!is_filled && (lhs.is_empty || rhs.is_empty)) {
         return matched;
     }
-    let is_filled = fills(modifier);
     for &name in lhs.virt.union(&rhs.virt) {
         let sides = (lhs.has_virtual(name), rhs.has_virtual(name));
         let is_mixed = sides.0 != sides.1;
@@ -106,7 +106,8 @@ fn if_one_is_empty<'o>(
         (_, false, false) => Carried::default(),
         (T_LOR, true, _) => rhs.clone(),
         (T_LOR | T_LUNLESS, false, true) => lhs.clone(),
-        _ if fills(modifier) => Carried::default(),
+        // What one side lacks is filled in from the other.
+        (_, false, _) | (_, _, false) if fills(modifier) => Carried::default(),
         _ => Carried::nothing(),
     }
 }

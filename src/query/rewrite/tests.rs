@@ -178,6 +178,69 @@ fn comments_stay() {
 }
 
 #[test]
+fn what_only_prometheus_reads_stays_as_it_is() {
+    expect(
+        &overlay(),
+        r##"
+        up{job=~`a\d+"'`, cluster=`eu1`}
+          => up{job=~`a\d+"'`} +cluster+replica
+        up{cluster=~`e\w1`} or vector(1)
+          => R<C<up>C>R or vector(1) +
+        label_replace(up, `x`, `$1`, `job`, `(\w)`)
+          => label_replace(up, `x`, `$1`, `job`, `(\w)`) +cluster+replica
+        label_join(up, `x`, `#`, `cluster`)
+          => label_join(C<up>C, `x`, `#`, `cluster`) +replica
+        rate(up[5m * 2 + step()]) / sum(b)
+          => R<C<rate(up[5m * 2 + step()])>C>R / sum(b) +
+        max_over_time(up[(1h):(5m)])
+          => max_over_time(up[(1h):(5m)]) +cluster+replica
+        max_over_time(up[1h * 2 :]) or vector(1)
+          => R<C<max_over_time(up[1h * 2 :])>C>R or vector(1) +
+        up offset (5m * (1 + 2)) or vector(1)
+          => R<C<up offset (5m * (1 + 2))>C>R or vector(1) +
+        up offset -step() or vector(1)
+          => R<C<up offset -step()>C>R or vector(1) +
+        up offset max_of(step(), 5m) @ end() or vector(1)
+          => R<C<up offset max_of(step(), 5m) @ end()>C>R or vector(1) +
+        rate(up{cluster="eu1"}[5m] anchored) or vector(1)
+          => R<C<rate(up[5m] anchored)>C>R or vector(1) +
+        up smoothed or vector(1)
+          => R<C<up smoothed>C>R or vector(1) +
+        up offset 5m smoothed or vector(1)
+          => R<C<up offset 5m smoothed>C>R or vector(1) +
+        "ü" + "#`[" + 'it\'s [` #'
+          => binary expression must contain only…
+        label_replace(up, "ü", "`[#", "", "") or vector(1)
+          => R<C<label_replace(up, "ü", "`[#", "", "")>C>R or vector(1) +
+        up{job="\"`"} # `a [
+          => up{job="\"`"} # `a [ +cluster+replica
+        "##,
+    );
+    expect(
+        &stored(),
+        r#"
+        up smoothed > 1
+          => C<up smoothed>C > 1 +
+        "#,
+    );
+}
+
+#[test]
+fn samples_that_are_filled_in_get_what_they_should_have() {
+    expect(
+        &overlay(),
+        r#"
+        a + fill(1) b
+          => R<C<a>C>R + fill(1) R<C<b>C>R +
+        a + fill_left(1) fill_right(2) b{cluster="us"}
+          => R<C<a>C>R + fill_left(1) fill_right(2) {__name__="b",__name__=""} +
+        a{cluster="us"} + fill(1) b{cluster="us"}
+          => {__name__="a",__name__=""} + fill(1) {__name__="b",__name__=""} +
+        "#,
+    );
+}
+
+#[test]
 fn both_sides_of_a_match_have_a_label_or_get_it() {
     expect(
         &overlay(),

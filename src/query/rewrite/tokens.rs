@@ -10,6 +10,7 @@ use promql_parser::parser::lexer;
 use promql_parser::parser::token::{T_EOF, TokenId};
 
 use super::RewriteError;
+use super::dialect::Readable;
 
 /// A token and where it stands, in bytes.
 #[derive(Clone, Debug)]
@@ -26,12 +27,12 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Those of a text.
-    pub(super) fn of(text: &str) -> Result<Self, RewriteError> {
-        let lexer = lexer(text).map_err(RewriteError::Syntax)?;
+    /// Those of a text, with their places in the original.
+    pub(super) fn of(readable: &Readable) -> Result<Self, RewriteError> {
+        let lexer = lexer(&readable.text).map_err(RewriteError::Syntax)?;
         let tokens = lexer.iter().filter_map(Result::ok).map(|lexeme| Token {
             id: lexeme.tok_id(),
-            span: lexeme.span().start()..lexeme.span().end(),
+            span: readable.in_original(lexeme.span().start()..lexeme.span().end()),
         });
         Ok(Self {
             tokens: tokens.filter(|token| token.id != T_EOF).collect(),
