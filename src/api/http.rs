@@ -1,17 +1,19 @@
 //! The HTTP endpoints: probes and metrics (contract `prometheus.md` §4, `metrics.md`), and the
-//! status page, which the reference does not have.
+//! status page and Prometheus' API, which the reference does not have.
 
-use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
+use hyper::body::Body;
 use prometheus_client::registry::Registry;
 
 use super::StatusSources;
 use super::metrics::{Exposition, Format, accepts_gzip, compressed, render};
+use super::query::{AnswerBody, Call, QueryApi};
 use crate::lifecycle::Probe;
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
@@ -22,7 +24,11 @@ pub struct Endpoints {
     probe: Probe,
     registry: Arc<Registry>,
     status: Option<Arc<StatusSources>>,
+    query: Option<QueryApi>,
 }
+
+/// An answer that is being made.
+type Answering = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
 /// What a path leads to.
 enum Endpoint<'a> {
@@ -42,6 +48,7 @@ impl Endpoints {
             probe,
             registry,
             status: None,
+            query: None,
         }
     }
 
@@ -51,14 +58,29 @@ impl Endpoints {
         self
     }
 
-    /// The handler for `net::http::HttpServer`.
-    pub fn handler<B>(
-        self,
-    ) -> impl Fn(Request<B>) -> Ready<Response<Full<Bytes>>> + Clone + Send + 'static {
-        move |request| ready(self.answer(request.method(), request.uri(), request.headers()))
+    /// The same with Prometheus' API, where that is wanted.
+    pub fn with_query(mut self, query: Option<QueryApi>) -> Self {
+        self.query = query;
+        self
     }
 
-    /// The answer to one request. The body of an answer to HEAD is left out by the server.
+    /// The handler for `net::http::HttpServer`.
+    pub fn handler<B>(self) -> impl Fn(Request<B>) -> Answering + Clone + Send + 'static
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        move |request| {
+            let call = Call::of(request.uri().path());
+            if let (Some(query), Some(call)) = (&self.query, call) {
+                let query = query.clone();
+                return Box::pin(async move { query.answer(call, request).await });
+            }
+            let response = self.answer(request.method(), request.uri(), request.headers());
+            Box::pin(std::future::ready(response.map(AnswerBody::from)))
+        }
+    }
+
+    /// The answer to one request other than to Prometheus' API. The body of an answer to HEAD is left out by the server.
     pub fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let status = self.status.as_deref();
         let endpoint = match (uri.path(), status) {

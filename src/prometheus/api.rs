@@ -7,6 +7,7 @@
 mod answers;
 mod json;
 mod params;
+mod query;
 mod series;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,10 @@ pub use answers::{
 };
 pub use json::{JsonError, SERIES_OBJECT_BYTES_MAX};
 pub use params::{API_TIME_MAX_MS, API_TIME_MIN_MS};
+pub(super) use params::{URL_QUERY_BYTES_MAX, path_name, percent_encode};
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use query::fuzz_query_answer;
+pub use query::{QUERY_ELEMENT_BYTES_MAX, QueryEndpoint, QueryStream, ResultType};
 pub use series::SeriesStream;
 
 use super::client::{Agent, Client};
@@ -124,7 +129,7 @@ impl Client {
         name: &str,
         scope: Scope<'_>,
     ) -> Result<Answer<Vec<String>>, PeerError> {
-        let path = format!("/api/v1/label/{}/values", params::path_name(name));
+        let path = format!("/api/v1/label/{}/values", path_name(name));
         let question = Question::Query(Params::of(scope).into_query());
         self.whole(&path, question, LABELS_BODY_MAX).await
     }

@@ -45,6 +45,18 @@ pub enum PeerError {
         /// The API's error text.
         message: String,
     },
+    /// Prometheus says why it does not answer a query, whatever the status.
+    #[error("{url} answered {status}: {message}")]
+    Refused {
+        /// The request's URL, without credentials.
+        url: String,
+        /// The status, which is one of success where the answer broke off in the end.
+        status: StatusCode,
+        /// `errorType`: `bad_data`, `execution`, `timeout`, …
+        error_type: String,
+        /// `error`, whole.
+        message: String,
+    },
     /// The body is not JSON of the form expected.
     #[error("{url} answered with something other than the API's JSON")]
     Malformed {
@@ -174,7 +186,8 @@ impl PeerError {
         match self {
             Self::TimedOut { .. } => PeerErrorClass::TimedOut,
             Self::Status { status, .. } => PeerErrorClass::Status(*status),
-            Self::Api { .. } => PeerErrorClass::Api,
+            Self::Refused { status, .. } if !status.is_success() => PeerErrorClass::Status(*status),
+            Self::Api { .. } | Self::Refused { .. } => PeerErrorClass::Api,
             Self::Transport { source, .. } => match source {
                 error if error.is_timeout() => PeerErrorClass::TimedOut,
                 error if error.is_connect() => PeerErrorClass::Unreachable,
@@ -238,6 +251,9 @@ impl PeerError {
         matches!(
             self,
             Self::Status {
+                status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED,
+                ..
+            } | Self::Refused {
                 status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED,
                 ..
             }

@@ -43,6 +43,26 @@ impl LabelsText {
         self.iter().is_sorted_by(|a, b| a.0 < b.0)
     }
 
+    /// Takes the place of `self`'s content: `own` and `added` together, both sorted by name.
+    /// Returns the name that stands in both, where one does; `self` is of no use then.
+    pub fn merge<'a>(&mut self, own: &Self, added: &'a [(String, String)]) -> Option<&'a str> {
+        self.clear();
+        let mut added = added.iter().peekable();
+        for (name, value) in own.iter() {
+            while let Some((before, put)) = added.next_if(|(added, _)| added.as_str() < name) {
+                self.push(before, put);
+            }
+            if let Some((twice, _)) = added.next_if(|(added, _)| added == name) {
+                return Some(twice);
+            }
+            self.push(name, value);
+        }
+        for (name, value) in added {
+            self.push(name, value);
+        }
+        None
+    }
+
     /// Puts the names in order; false where one stands twice.
     pub(super) fn sort(&mut self) -> bool {
         let mut owned: Vec<(String, String)> = self

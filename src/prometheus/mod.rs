@@ -10,6 +10,7 @@ mod authorization;
 mod client;
 mod error;
 mod flags;
+mod forward;
 mod gauges;
 mod heartbeat;
 mod http_client;
@@ -25,9 +26,12 @@ mod state;
 mod storage;
 mod url;
 
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use api::fuzz_query_answer;
 pub use api::{
     API_TIME_MAX_MS, API_TIME_MIN_MS, ActiveTarget, AlertInstance, AlertingRule, Answer, ApiTime,
-    DroppedTarget, Exemplar, ExemplarSeries, HeadStats, JsonError, MetricMeta, RecordingRule, Rule,
+    DroppedTarget, Exemplar, ExemplarSeries, HeadStats, JsonError, MetricMeta,
+    QUERY_ELEMENT_BYTES_MAX, QueryEndpoint, QueryStream, RecordingRule, ResultType, Rule,
     RuleGroup, RuleType, SERIES_OBJECT_BYTES_MAX, Scope, SeriesOrder, SeriesStream, Statistic,
     TargetState, Targets, TsdbStatus,
 };
@@ -35,6 +39,7 @@ pub use authorization::Secret;
 pub use client::{Client, Config, WalReplay};
 pub use error::{PeerError, PeerErrorClass};
 pub use flags::{FlagError, FlagExpectations, FlagWarning, validate_flags};
+pub use forward::{Forwarded, ForwardedParams, ParamsPlace, is_label_asked, label_values_path};
 pub use heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatError};
 pub use http_client::{HttpClientConfig, HttpClientConfigError};
 pub use labels_text::LabelsText;

@@ -287,7 +287,13 @@ pub(super) async fn successful_direct(
     Err(status_error(url, parts.status, &parts.headers, &start))
 }
 
-fn status_error(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PeerError {
+/// A status that is not one of success, with the start of its body, as an error.
+pub(super) fn status_error(
+    url: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> PeerError {
     let body = body.get(..ERROR_BODY_BYTES).unwrap_or(body);
     let stopping = headers.get(STOPPING_HEADER);
     let stopping = stopping.is_some_and(|value| value == "true");

@@ -19,6 +19,8 @@ fn name(path: &str) -> &'static str {
         "/api/v1/status/buildinfo" => "/prom_buildversion HTTP[client]",
         "/api/v1/labels" => "/prom_label_names HTTP[client]",
         "/api/v1/series" => "/prom_series HTTP[client]",
+        "/api/v1/query" => "/prom_query_instant HTTP[client]",
+        "/api/v1/query_range" => "/prom_query_range HTTP[client]",
         "/api/v1/rules" => "/prom_rules HTTP[client]",
         "/api/v1/alerts" => "/prom_alerts HTTP[client]",
         "/api/v1/targets" => "/prom_targets HTTP[client]",

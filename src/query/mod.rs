@@ -5,16 +5,28 @@
 //! stores, and says which labels its result still has to get. `Engine` asks Prometheus and puts
 //! them on while the answer streams by. It knows no HTTP and no gRPC of ours.
 
+mod answer;
 mod engine;
 mod error;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 mod fuzz;
+mod gate;
+mod histogram;
+mod metrics;
+mod order;
 mod rewrite;
+mod samples;
+mod stored;
 
+pub use answer::{Element, Evaluated, Trailer};
 pub use engine::{
-    Element, Engine, EngineConfig, Evaluated, Evaluation, EvaluationKind, ResultType, Trailer,
+    Engine, EngineConfig, Evaluation, EvaluationKind, QueryStatus, REPLICA_LABELS_MAX,
 };
 pub use error::QueryError;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use fuzz::fuzz_rewrite;
+pub use histogram::FloatHistogram;
 pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};
+pub use samples::{Samples, SamplesError};
+
+pub use crate::prometheus::ResultType;

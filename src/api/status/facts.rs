@@ -12,6 +12,7 @@ use crate::model::{
     ShippingStatus, TimestampMs,
 };
 use crate::prometheus::PeerState;
+use crate::query::QueryStatus;
 use crate::store::{Gate, LocalBlocks, LocalStanding};
 
 /// Longest text of an error, bytes.
@@ -26,6 +27,8 @@ pub(super) struct Facts {
     /// Where `--no-store.local-blocks` turns them off there are none.
     pub(super) local_blocks: Option<LocalBlockFacts>,
     pub(super) store_calls: StoreCallFacts,
+    /// Without `--query.enable` there is none.
+    pub(super) query: Option<QueryFacts>,
     /// Without anything to watch there is none.
     pub(super) reloader: Option<ReloaderFacts>,
     /// Without a bucket there is none.
@@ -148,6 +151,20 @@ pub(super) struct GateFacts {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct QueryFacts {
+    pub(super) running: usize,
+    pub(super) waiting: usize,
+    pub(super) running_max: usize,
+    pub(super) timeout_ms: u64,
+    /// Whole answers since the start, and queries that ended otherwise.
+    pub(super) answered: u64,
+    pub(super) not_answered: u64,
+    /// Expressions that had to be rewritten, and those that can't be.
+    pub(super) rewritten: u64,
+    pub(super) unsupported: u64,
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct ReloaderFacts {
     pub(super) current: bool,
     pub(super) last_success_ms: Option<i64>,
@@ -204,9 +221,25 @@ impl Facts {
                 series: GateFacts::of(&sources.series_calls),
                 lists: GateFacts::of(&sources.list_calls),
             },
+            query: (sources.query.as_ref()).map(|engine| QueryFacts::of(engine.status())),
             reloader: (sources.reloader.as_ref()).map(|status| ReloaderFacts::of(&status.borrow())),
             io: io.map(IoFacts::of),
             confinement: ConfinementFacts::of(&sources.confinement),
+        }
+    }
+}
+
+impl QueryFacts {
+    pub(super) fn of(status: QueryStatus) -> Self {
+        Self {
+            running: status.running,
+            waiting: status.waiting,
+            running_max: status.max_concurrent,
+            timeout_ms: u64::try_from(status.timeout.as_millis()).unwrap_or(u64::MAX),
+            answered: status.answered,
+            not_answered: status.not_answered,
+            rewritten: status.rewritten,
+            unsupported: status.unsupported,
         }
     }
 }

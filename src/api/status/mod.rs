@@ -33,6 +33,7 @@ use facts::Facts;
 use crate::lifecycle::Probe;
 use crate::model::{Clock, ConfinementStatus, IoStatus, ReloadStatus, ShippingStatus};
 use crate::prometheus::PeerState;
+use crate::query::Engine;
 use crate::store::{Gate, LocalBlocks};
 
 /// Asks how disk and uploads stand.
@@ -70,6 +71,8 @@ pub struct StatusSources {
     pub series_calls: Gate,
     /// Calls for labels and other lists.
     pub list_calls: Gate,
+    /// What evaluates queries, where that is wanted.
+    pub query: Option<Engine>,
 }
 
 /// A shipper and where it ships to.

@@ -5,7 +5,7 @@
 
 use super::facts::{
     BlockFacts, ConfinementFacts, Facts, FailureFacts, GateFacts, LocalBlockFacts, PrometheusFacts,
-    ReloaderFacts, ShippingFacts, UploadFacts,
+    QueryFacts, ReloaderFacts, ShippingFacts, UploadFacts,
 };
 use super::markup::Markup;
 use super::quantity::{Bytes, Moment, Span};
@@ -50,6 +50,7 @@ pub(super) fn page(facts: &Facts, refreshes: bool) -> String {
     page.raw("<main>\n");
     prometheus(&mut page, &facts.prometheus, facts.process.now_ms);
     calls(&mut page, facts);
+    queries(&mut page, facts.query.as_ref());
     shipping(&mut page, facts);
     local_blocks(&mut page, facts.local_blocks.as_ref());
     reloader(&mut page, facts.reloader.as_ref(), facts.process.now_ms);
@@ -169,6 +170,25 @@ fn calls(page: &mut Markup, facts: &Facts) {
     }
     confinement(page, &facts.confinement);
     page.raw("</dl>\n</section>\n");
+}
+
+fn queries(page: &mut Markup, facts: Option<&QueryFacts>) {
+    let Some(query) = facts else {
+        return;
+    };
+    page.raw("<section>\n<h2>Queries</h2>\n<dl>\n");
+    term(page, "Now").text(query.running).raw(" of ");
+    page.text(query.running_max).raw(" running, ");
+    page.text(query.waiting).raw(" waiting");
+    term(page, "Longest").text(Span(query.timeout_ms / 1000));
+    term(page, "Since start")
+        .text(query.answered)
+        .raw(" answered, ");
+    page.text(query.not_answered).raw(" not");
+    term(page, "Expressions").text(query.rewritten);
+    page.raw(" rewritten, ")
+        .text(query.unsupported)
+        .raw(" unsupported</dl>\n</section>\n");
 }
 
 fn confinement(page: &mut Markup, facts: &ConfinementFacts) {

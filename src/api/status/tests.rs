@@ -155,6 +155,7 @@ impl Scene {
             },
             series_calls: Gate::new("calls", 50, 512),
             list_calls: Gate::new("lists", 8, 256),
+            query: None,
         };
         Endpoints::new(probe, Arc::new(registry)).with_status(sources)
     }
@@ -420,6 +421,7 @@ async fn what_there_is_not_is_said() {
         },
         series_calls: Gate::new("calls", 1, 1),
         list_calls: Gate::new("lists", 1, 1),
+        query: None,
     };
     let endpoints = Endpoints::new(probe, Arc::new(registry)).with_status(sources);
     let (_, page) = get(&endpoints, "/").await;

@@ -12,6 +12,7 @@ mod byte_size;
 mod choice;
 mod help;
 mod number;
+mod query;
 mod sidecar;
 mod store;
 mod text;
@@ -36,6 +37,7 @@ pub use bench::{
 pub use block::{BlockCommand, BlockDumpArgs, BlockOutput, DumpOutput};
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use choice::{HashFunc, InvalidChoice, ReloadMethod};
+pub use query::QueryArgs;
 pub use sidecar::{
     ConfinementArgs, GrpcArgs, HttpArgs, IoArgs, ObjstoreArgs, PrometheusArgs, ReloaderArgs,
     RequestLoggingArgs, S3Args, ShipperArgs, SidecarArgs, StoreArgs, TsdbArgs,
@@ -236,6 +238,12 @@ pub fn defaults() -> (GlobalArgs, SidecarArgs) {
 /// Lets clap check the values.
 fn checked(command: clap::Command, words: Vec<OsString>) -> Result<Cli, CommandLineProblem> {
     let matches = command.try_get_matches_from(words);
+    if let Some(flag) = matches.as_ref().ok().and_then(query::idle_flag) {
+        return Err(CommandLineProblem::Value {
+            flag: format!("--{flag}"),
+            message: "it needs --query.enable".to_owned(),
+        });
+    }
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     cli.map_err(|error| {
         let flag = match error.get(ContextKind::InvalidArg) {

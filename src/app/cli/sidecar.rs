@@ -10,6 +10,7 @@ use clap::{ArgAction, Args};
 use super::byte_size::ByteSize;
 use super::choice::{HashFunc, ReloadMethod};
 use super::number;
+use super::query::QueryArgs;
 use super::text::{InlineYaml, OptionalPath, optional_path};
 use super::url::PrometheusUrl;
 use crate::disk::EngineRequest;
@@ -50,6 +51,9 @@ pub struct SidecarArgs {
     /// The StoreAPI.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// The query APIs.
+    #[command(flatten)]
+    pub query: QueryArgs,
     /// Request logging.
     #[command(flatten)]
     pub request_logging: RequestLoggingArgs,

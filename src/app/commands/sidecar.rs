@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 
 use grpc::GrpcPart;
+use query::QueryPart;
 use reloader::ReloaderPart;
 use shipping::{ShipperPart, ship};
 use spans::TracingPart;
@@ -37,6 +38,7 @@ use crate::reloader::Reloader;
 mod confinement;
 mod flush;
 mod grpc;
+mod query;
 mod reloader;
 mod shipping;
 mod spans;
@@ -173,6 +175,7 @@ async fn build(
             .with_flush(&sidecar.shipper, &client)
             .with_tracer(tracer.clone())
     });
+    let query = QueryPart::build(&sidecar.query, &client, &peer, &mut registry);
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
         .with_request_log(request_log)
         .with_tracer(tracer);
@@ -183,14 +186,16 @@ async fn build(
         peer: &peer,
         probe: &probe,
         grpc: &grpc,
+        query: query.engine.as_ref(),
         shipper: shipper.as_ref(),
         reloader: status,
         confined,
     });
+    let endpoints = Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources);
     Ok(Parts {
         signals,
         reloader,
-        endpoints: Endpoints::new(probe.clone(), Arc::new(registry)).with_status(sources),
+        endpoints: endpoints.with_query(query.api),
         http,
         access,
         probe,

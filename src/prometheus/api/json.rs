@@ -3,15 +3,38 @@
 //!
 //! It finds where values begin and end; serde_json reads each of them. The envelope's keys may
 //! stand in any order with any whitespace between them. What is held is one element, under a
-//! limit, and the small values beside the list.
+//! limit, and the small values beside the list. Where the list stands, and what its elements may
+//! be, is a [`Layout`].
 
 use bytes::{Buf, Bytes, BytesMut};
 
 /// The longest element of the list: a label set.
 pub const SERIES_OBJECT_BYTES_MAX: usize = 4 << 20;
-/// The longest key, and the longest value beside the list: warnings.
+/// The longest key.
 const KEY_BYTES_MAX: usize = 1 << 10;
-const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The most members that an element whose members are marked has.
+pub(super) const MEMBERS_MAX: usize = 16;
+
+/// What form an answer has.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// The keys that lead to the list; all but the last lead to objects.
+    pub(super) path: &'static [&'static str],
+    /// The longest element.
+    pub(super) element_bytes_max: usize,
+    /// The longest value beside the list.
+    pub(super) value_bytes_max: usize,
+    /// Whether to note where the members of an element, which is an object then, stand.
+    pub(super) marks_members: bool,
+}
+
+/// `/api/v1/series`: label sets under `data`; warnings are beside it.
+pub(super) static SERIES: Layout = Layout {
+    path: &["data"],
+    element_bytes_max: SERIES_OBJECT_BYTES_MAX,
+    value_bytes_max: 1 << 20,
+    marks_members: false,
+};
 
 /// The answer is not JSON of the form expected.
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +49,35 @@ pub struct JsonError {
 /// What the scanner comes upon.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// An element of `data`.
+    /// The list begins; its elements follow.
+    List,
+    /// An element of the list.
     Element(Bytes),
     /// The value of another key.
-    Beside(String, Bytes),
+    Beside {
+        /// How many objects of the path it stands in: 0 for the envelope's own keys.
+        depth: usize,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: Bytes,
+    },
     /// The end of the envelope.
     End,
 }
 
 /// Where in the envelope the next byte stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EnvelopeScanner {
+    layout: &'static Layout,
     state: State,
+    /// How many objects of the path are open.
+    depth: usize,
+    /// Whether what stands where the list would is one value.
+    list_is_value: bool,
     value: ValueScan,
+    /// Where colons and commas stand between the members of the last element.
+    marks: Vec<usize>,
     key: String,
     offset: u64,
 }
@@ -52,7 +91,7 @@ enum State {
     Key,
     Colon,
     Value,
-    /// In `data`, at the first element or its end.
+    /// In the list, at the first element or its end.
     FirstElement,
     Element,
     AfterElement,
@@ -70,6 +109,36 @@ struct ValueScan {
 }
 
 impl EnvelopeScanner {
+    /// At the start of an answer.
+    pub(super) fn new(layout: &'static Layout) -> Self {
+        Self {
+            layout,
+            state: State::Start,
+            depth: 0,
+            list_is_value: false,
+            value: ValueScan::default(),
+            marks: Vec::new(),
+            key: String::new(),
+            offset: 0,
+        }
+    }
+
+    /// From now on, what stands where the list would is one value, which comes beside it.
+    pub(super) fn take_list_as_value(&mut self) {
+        self.list_is_value = true;
+    }
+
+    /// Bytes of the answer that are consumed.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where in the element that came last a colon or comma stands between its members, where the
+    /// layout asks for them; no more than those of [`MEMBERS_MAX`] members and one.
+    pub(super) fn marks(&self) -> &[usize] {
+        &self.marks
+    }
+
     /// The next item at the front of `buffer`, which is consumed; `None` where more must come.
     pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Item>, JsonError> {
         loop {
@@ -79,7 +148,10 @@ impl EnvelopeScanner {
             };
             self.state = match (self.state, byte) {
                 (State::Start, b'{') => self.step(buffer, State::FirstKey),
-                (State::FirstKey | State::AfterValue, b'}') => self.step(buffer, State::Done),
+                (State::FirstKey | State::AfterValue, b'}') => {
+                    let next = self.closed();
+                    self.step(buffer, next)
+                }
                 (State::AfterValue, b',') => self.step(buffer, State::Key),
                 (State::FirstKey | State::Key, b'"') => {
                     let Some(key) = self.whole_value(buffer, KEY_BYTES_MAX)? else {
@@ -89,36 +161,79 @@ impl EnvelopeScanner {
                     State::Colon
                 }
                 (State::Colon, b':') => self.step(buffer, State::Value),
-                (State::Value, b'[') if self.key == "data" && self.value.scanned == 0 => {
-                    self.step(buffer, State::FirstElement)
+                (State::Value, b'{') if self.is_on_path() => {
+                    self.depth = self.depth.saturating_add(1);
+                    self.step(buffer, State::FirstKey)
+                }
+                (State::Value, b'[') if self.is_at_list() => {
+                    self.state = self.step(buffer, State::FirstElement);
+                    return Ok(Some(Item::List));
                 }
                 (State::FirstElement | State::AfterElement, b']') => {
                     self.step(buffer, State::AfterValue)
                 }
                 (State::AfterElement, b',') => self.step(buffer, State::Element),
-                (State::Value, _) => {
-                    let Some(value) = self.whole_value(buffer, VALUE_BYTES_MAX)? else {
-                        return Ok(None);
-                    };
-                    self.state = State::AfterValue;
-                    return Ok(Some(Item::Beside(std::mem::take(&mut self.key), value)));
-                }
-                (State::FirstElement | State::Element, _) => {
-                    let Some(value) = self.whole_value(buffer, SERIES_OBJECT_BYTES_MAX)? else {
-                        return Ok(None);
-                    };
-                    self.state = State::AfterElement;
-                    return Ok(Some(Item::Element(value)));
-                }
-                (State::Done, _) => return Err(self.error("bytes follow the end")),
-                (State::Start, _) => return Err(self.error("no object begins")),
-                (State::FirstKey | State::Key, _) => return Err(self.error("no key begins")),
-                (State::Colon, _) => return Err(self.error("no colon follows a key")),
-                (State::AfterElement | State::AfterValue, _) => {
-                    return Err(self.error("no comma follows a value"));
-                }
+                (State::Value, _) => return self.value_beside(buffer),
+                (State::FirstElement | State::Element, _) => return self.element(buffer),
+                (state, _) => return Err(self.error(state.expected())),
             };
         }
+    }
+
+    /// The value of the key just read.
+    fn value_beside(&mut self, buffer: &mut BytesMut) -> Result<Option<Item>, JsonError> {
+        let bytes_max = match self.stands_where_the_list_does() {
+            true => self.layout.element_bytes_max,
+            false => self.layout.value_bytes_max,
+        };
+        let Some(value) = self.whole_value(buffer, bytes_max)? else {
+            return Ok(None);
+        };
+        self.state = State::AfterValue;
+        Ok(Some(Item::Beside {
+            depth: self.depth,
+            key: std::mem::take(&mut self.key),
+            value,
+        }))
+    }
+
+    fn element(&mut self, buffer: &mut BytesMut) -> Result<Option<Item>, JsonError> {
+        let Some(value) = self.whole_value(buffer, self.layout.element_bytes_max)? else {
+            return Ok(None);
+        };
+        self.state = State::AfterElement;
+        Ok(Some(Item::Element(value)))
+    }
+
+    /// What follows the end of an object.
+    fn closed(&mut self) -> State {
+        match self.depth.checked_sub(1) {
+            None => State::Done,
+            Some(outer) => {
+                self.depth = outer;
+                State::AfterValue
+            }
+        }
+    }
+
+    /// Whether an object that begins here is one that the list is in.
+    fn is_on_path(&self) -> bool {
+        let is_inner = self.depth.saturating_add(1) < self.layout.path.len();
+        is_inner && self.value.scanned == 0 && self.is_key_of_path()
+    }
+
+    /// Whether an array that begins here is the list.
+    fn is_at_list(&self) -> bool {
+        !self.list_is_value && self.value.scanned == 0 && self.stands_where_the_list_does()
+    }
+
+    fn stands_where_the_list_does(&self) -> bool {
+        self.depth.saturating_add(1) == self.layout.path.len() && self.is_key_of_path()
+    }
+
+    fn is_key_of_path(&self) -> bool {
+        let key = self.layout.path.get(self.depth);
+        key.is_some_and(|key| *key == self.key)
     }
 
     /// An error at the first byte that is not consumed.
@@ -162,7 +277,14 @@ impl EnvelopeScanner {
         buffer: &mut BytesMut,
         bytes_max: usize,
     ) -> Result<Option<Bytes>, JsonError> {
-        let end = self.value.end(buffer);
+        if self.value.scanned == 0 {
+            self.marks.clear();
+        }
+        let is_element = matches!(self.state, State::FirstElement | State::Element);
+        let end = match self.layout.marks_members && is_element {
+            true => self.value.end(buffer, Some(&mut self.marks)),
+            false => self.value.end(buffer, None),
+        };
         if end.unwrap_or(buffer.len()) > bytes_max {
             return Err(self.error(format!("a value is longer than {bytes_max} bytes")));
         }
@@ -178,10 +300,25 @@ impl EnvelopeScanner {
     }
 }
 
+impl State {
+    /// What is wrong where no other byte is understood.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Start => "no object begins",
+            Self::FirstKey | Self::Key => "no key begins",
+            Self::Colon => "no colon follows a key",
+            Self::Value | Self::FirstElement | Self::Element => "no value begins",
+            Self::AfterElement | Self::AfterValue => "no comma follows a value",
+            Self::Done => "bytes follow the end",
+        }
+    }
+}
+
 impl ValueScan {
     /// The length of the value at the front of `buffer`, once its end is there. Each byte is looked
     /// at once, however often this is called while the value grows.
-    fn end(&mut self, buffer: &[u8]) -> Option<usize> {
+    /// `marks` gets the places of colons and commas between members of an object.
+    fn end(&mut self, buffer: &[u8], mut marks: Option<&mut Vec<usize>>) -> Option<usize> {
         let rest = buffer.get(self.scanned..).unwrap_or_default();
         for (ahead, &byte) in rest.iter().enumerate() {
             let position = self.scanned.saturating_add(ahead);
@@ -209,6 +346,13 @@ impl ValueScan {
                     self.depth = self.depth.saturating_sub(1);
                     if self.depth == 0 {
                         return Some(position.saturating_add(1));
+                    }
+                }
+                b':' | b',' if self.depth == 1 => {
+                    if let Some(marks) = &mut marks
+                        && marks.len() <= 2 * MEMBERS_MAX
+                    {
+                        marks.push(position);
                     }
                 }
                 _ => {}

@@ -13,7 +13,7 @@ pub const API_TIME_MIN_MS: i64 = -9_223_309_901_257_974_000;
 pub const API_TIME_MAX_MS: i64 = 9_223_309_901_257_974_000;
 /// Longer queries are sent as forms, where the endpoint takes them: proxies take some 8 KiB of
 /// header, and the URLs here end at 64 KiB.
-const QUERY_BYTES_MAX: usize = 4 << 10;
+pub(in crate::prometheus) const URL_QUERY_BYTES_MAX: usize = 4 << 10;
 /// What marks an escaped name.
 const ESCAPED: &str = "U__";
 
@@ -52,14 +52,14 @@ impl Params {
         if !self.0.is_empty() {
             self.0.push('&');
         }
-        percent_encode(&mut self.0, name);
+        percent_encode(&mut self.0, name.as_bytes());
         self.0.push('=');
-        percent_encode(&mut self.0, value);
+        percent_encode(&mut self.0, value.as_bytes());
     }
 
     /// Where they go: into the URL, or into a form once that would be long.
     pub(super) fn into_question(self) -> Question {
-        match self.0.len() > QUERY_BYTES_MAX {
+        match self.0.len() > URL_QUERY_BYTES_MAX {
             true => Question::Form(self.0),
             false => Question::Query(self.0),
         }
@@ -92,7 +92,7 @@ fn seconds(ms: i64) -> String {
 
 /// A label's name as an element of a path: as it is where Prometheus' older rules know it, else
 /// escaped as the `values` scheme has it. A name that only looks escaped is escaped, too.
-pub(super) fn path_name(name: &str) -> String {
+pub(in crate::prometheus) fn path_name(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     let starts_with_digit = name.starts_with(|c: char| c.is_ascii_digit());
     if name.bytes().all(plain) && !starts_with_digit && !name.starts_with(ESCAPED) {
@@ -112,8 +112,8 @@ pub(super) fn path_name(name: &str) -> String {
 }
 
 /// All but the unreserved characters of RFC 3986.
-fn percent_encode(out: &mut String, text: &str) {
-    for byte in text.bytes() {
+pub(in crate::prometheus) fn percent_encode(out: &mut String, text: &[u8]) {
+    for &byte in text {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 out.push(char::from(byte));
@@ -193,7 +193,7 @@ mod tests {
         #[test]
         fn encoding_is_undone_by_decoding(text in "\\PC{0,40}") {
             let mut out = String::new();
-            percent_encode(&mut out, &text);
+            percent_encode(&mut out, text.as_bytes());
             prop_assert!(out.is_ascii());
             prop_assert_eq!(percent_decoded(&out), text);
         }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::json::{EnvelopeScanner, Item, JsonError};
+use super::json::{EnvelopeScanner, Item, JsonError, SERIES};
 use crate::net::http::DirectBody;
 use crate::prometheus::LabelsText;
 use crate::prometheus::client::Client;
@@ -34,7 +34,10 @@ pub struct SeriesStream {
 }
 
 impl SeriesStream {
-    pub(super) async fn open(client: &Client, question: Question) -> Result<Self, PeerError> {
+    pub(in crate::prometheus) async fn open(
+        client: &Client,
+        question: Question,
+    ) -> Result<Self, PeerError> {
         let url = client.shown(PATH);
         let span = client.span(PATH);
         // Uncompressed, as on the loopback that costs both sides less.
@@ -49,7 +52,7 @@ impl SeriesStream {
             url,
             body: has_body.then(|| response.into_body()),
             buffer: BytesMut::new(),
-            scanner: EnvelopeScanner::default(),
+            scanner: EnvelopeScanner::new(&SERIES),
             status: String::new(),
             error: String::new(),
             warnings: Vec::new(),
@@ -95,7 +98,8 @@ impl SeriesStream {
                     read.map_err(|error| self.malformed(error))?;
                     return Ok(true);
                 }
-                Some(Item::Beside(key, value)) => {
+                Some(Item::List) => continue,
+                Some(Item::Beside { key, value, .. }) => {
                     let kept = self.keep(&key, &value);
                     kept.map_err(|error| self.malformed(error))?;
                     continue;

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::StatusCode;
 use proptest::prelude::*;
 
-use super::json::{EnvelopeScanner, Item};
+use super::json::{EnvelopeScanner, Item, SERIES};
 use super::*;
 use crate::model::{MatchOp, Selector};
 use crate::net::http::{Reply, ScriptedServer, response};
@@ -328,7 +328,7 @@ proptest! {
             true => serde_json::to_string_pretty(&envelope).unwrap(),
             false => serde_json::to_string(&envelope).unwrap(),
         };
-        let mut scanner = EnvelopeScanner::default();
+        let mut scanner = EnvelopeScanner::new(&SERIES);
         let mut buffer = BytesMut::new();
         let mut pieces = text.as_bytes().chunks(step);
         let (mut read, mut labels) = (Vec::new(), LabelsText::default());
@@ -339,7 +339,8 @@ proptest! {
                     let owned = labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
                     read.push(owned.collect::<BTreeMap<_, _>>());
                 }
-                Some(Item::Beside(key, value)) => {
+                Some(Item::List) => {}
+                Some(Item::Beside { key, value, .. }) => {
                     prop_assert_eq!((key.as_str(), &value[..]), ("status", &b"\"success\""[..]));
                 }
                 Some(Item::End) => break,
@@ -352,7 +353,7 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(text in "[{}\\[\\],:\" a-z\\\\]{0,60}", step in 1usize..9) {
-        let mut scanner = EnvelopeScanner::default();
+        let mut scanner = EnvelopeScanner::new(&SERIES);
         let mut buffer = BytesMut::new();
         let mut pieces = text.as_bytes().chunks(step);
         loop {

@@ -23,6 +23,27 @@ fn bad_values_have_the_references_texts_and_name_the_flag() {
 }
 
 #[test]
+fn flags_of_queries_need_the_one_that_enables_them() {
+    let idle = "it needs --query.enable (flag '--query.partial-response')";
+    for off in [&[][..], &["--no-query.enable"]] {
+        let flags = [&["sidecar", "--no-query.partial-response"], off].concat();
+        assert_eq!(problem(&flags), idle);
+    }
+    let (_, args) = sidecar(&[
+        "--query.replica-label=a",
+        "--query.enable",
+        "--query.replica-label=b",
+        "--no-query.partial-response",
+        "--query.timeout=90s",
+    ]);
+    assert!(args.query.enable && !args.query.partial_response);
+    assert_eq!(args.query.replica_labels, ["a", "b"]);
+    assert_eq!(args.query.timeout, PromDuration::from_millis(90_000));
+    let (_, args) = sidecar(&["--no-query.enable"]);
+    assert!(!args.query.enable);
+}
+
+#[test]
 fn an_error_repeats_the_arguments_after_the_usage() {
     let error = run(&["sidecar", "--foo", "a b"]).unwrap_err();
     assert_eq!(
@@ -162,6 +183,13 @@ const WRONG_WORDS: &[(&[&str], &str)] = &[
 
 /// A flag with a value, and what is said about it.
 const WRONG_VALUES: &[(&str, &str)] = &[
+    ("--query.max-concurrent=20", "it needs --query.enable"),
+    ("--query.timeout=1m", "it needs --query.enable"),
+    ("--query.default-step=1s", "it needs --query.enable"),
+    ("--query.replica-label=replica", "it needs --query.enable"),
+    ("--query.partial-response", "it needs --query.enable"),
+    ("--query.timeout=0s", "must be more than 0"),
+    ("--query.max-concurrent=0", "must be from 1 to 1000, got 0"),
     (
         "--log.level=x",
         "enum value must be one of error,warn,info,debug, got 'x'",

@@ -13,6 +13,7 @@ use crate::app::version;
 use crate::lifecycle::Probe;
 use crate::model::{ConfinementStatus, IoStatus, ReloadStatus};
 use crate::prometheus::{BaseUrl, PeerWatch};
+use crate::query::Engine;
 
 /// The parts that are shown.
 pub(super) struct Shown<'a> {
@@ -23,6 +24,7 @@ pub(super) struct Shown<'a> {
     pub(super) peer: &'a PeerWatch,
     pub(super) probe: &'a Probe,
     pub(super) grpc: &'a GrpcPart,
+    pub(super) query: Option<&'a Engine>,
     pub(super) shipper: Option<&'a ShipperPart>,
     pub(super) reloader: Option<watch::Receiver<ReloadStatus>>,
     pub(super) confined: ConfinementStatus,
@@ -37,6 +39,7 @@ pub(super) fn sources(shown: Shown<'_>) -> StatusSources {
         peer,
         probe,
         grpc,
+        query,
         shipper,
         reloader,
         confined,
@@ -60,6 +63,7 @@ pub(super) fn sources(shown: Shown<'_>) -> StatusSources {
         confinement: confined,
         series_calls: grpc.series_calls().clone(),
         list_calls: grpc.list_calls().clone(),
+        query: query.cloned(),
     }
 }
 
