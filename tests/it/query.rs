@@ -10,3 +10,4 @@ mod mixins;
 mod operators;
 mod property;
 mod stand;
+mod through_http;

@@ -17,6 +17,8 @@ pub(super) struct Generator<'a> {
     pub(super) random: Random,
     /// Whether there are series with labels of their own that are named as external ones.
     pub(super) has_own: bool,
+    /// Whether there may be native histograms beside the functions that are for them.
+    pub(super) has_histograms: bool,
 }
 
 impl Generator<'_> {
@@ -149,7 +151,7 @@ impl Generator<'_> {
     }
 
     fn selector(&mut self) -> Expression {
-        if self.random.percent(6) {
+        if self.has_histograms && self.random.percent(6) {
             return self.histograms();
         }
         let selector = Selector::any(&mut self.random, self.dialect.has_utf8, self.has_own);
@@ -157,7 +159,10 @@ impl Generator<'_> {
     }
 
     fn histograms(&mut self) -> Expression {
-        let metric = self.random.one_of(HISTOGRAMS);
+        let metric = match self.has_histograms {
+            true => self.random.one_of(HISTOGRAMS),
+            false => "nosuch",
+        };
         Selector::of(&mut self.random, metric).written(&mut self.random)
     }
 

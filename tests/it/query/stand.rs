@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use outrigger::query::{LabelOverlay, Overlaid};
 
-use super::api::{Api, LabelSet};
+use super::api::{Api, LabelSet, When};
 use super::data::{self, Series};
-use crate::support::{Prometheus, PrometheusSetup, Site};
+use crate::support::{Prometheus, PrometheusSetup, Site, get};
 
 /// Before every other label, in the middle, after most; with all that has a meaning in PromQL
 /// strings and in `label_replace`.
@@ -25,13 +25,16 @@ pub(super) const REPLICA: &str = "replica";
 pub(super) const INNER_REPLICA: &str = "rep2";
 
 /// As [`EXTERNAL`], in YAML.
-pub(super) const EXTERNAL_YAML: [(&str, &str); 5] = [
+const EXTERNAL_YAML: [(&str, &str); 5] = [
     ("Aaa", "first"),
     ("cluster", "eu1"),
     (REPLICA, "a"),
     ("zone", "q\\\"uote $1 \\\\d ünï"),
     ("zzz", "last"),
 ];
+
+/// The one with a dollar, which stands for itself where another follows.
+const ZONE_EXPANDED: &str = "q\\\"uote $$1 \\\\d ünï";
 
 /// What a version may lack or have only when asked; older ones warn of what they do not know.
 const FEATURES: &str = "--enable-feature=native-histograms,promql-experimental-functions,\
@@ -47,6 +50,8 @@ pub(super) struct Stand {
     pub(super) site: Site,
     /// Whether names may be any UTF-8.
     pub(super) has_utf8: bool,
+    /// Whether `label_replace` keeps native histograms, which 2.42's does not.
+    pub(super) replaces_in_histograms: bool,
     /// Labels of stored series.
     stored_names: Vec<String>,
 }
@@ -56,7 +61,7 @@ impl Stand {
     pub(super) fn over(series: impl Fn(bool) -> Vec<Series>) -> Self {
         let site = Site::new();
         let start = |name: &str| {
-            let setup = PrometheusSetup {
+            let mut setup = PrometheusSetup {
                 external_labels: EXTERNAL_YAML.to_vec(),
                 flags: vec![
                     "--web.enable-remote-write-receiver".to_owned(),
@@ -64,7 +69,14 @@ impl Stand {
                 ],
                 ..PrometheusSetup::default()
             };
-            Prometheus::start(&site.scratch().join(name), &setup)
+            let prometheus = Prometheus::start(&site.scratch().join(name), &setup);
+            let (_, config) = get(prometheus.address(), "/api/v1/status/config").unwrap();
+            if !config.contains("uote $1") {
+                // As of 3.0 it puts in variables of its environment.
+                setup.external_labels[3].1 = ZONE_EXPANDED;
+                prometheus.reload(&setup);
+            }
+            prometheus
         };
         let [stored, relabelled, held] = ["stored", "relabelled", "held"].map(start);
         let mut api = Api::new(stored.address());
@@ -85,6 +97,10 @@ impl Stand {
             labels.retain(|name, _| name != REPLICA && name != INNER_REPLICA);
             labels
         });
+        let when = When::At((data::START_MS / 1000 + 60).to_string());
+        let replaced = "histogram_count(label_replace(nh, \"a\", \"b\", \"\", \"\"))";
+        let answer = Api::new(relabelled.address()).query(&when, replaced, &[]);
+        let replaces_in_histograms = !answer.elements.is_empty();
         let names = series
             .iter()
             .flat_map(|series| series.labels.keys().cloned());
@@ -95,6 +111,7 @@ impl Stand {
             held,
             site,
             has_utf8,
+            replaces_in_histograms,
         }
     }
 
