@@ -220,8 +220,8 @@ impl Selector {
         }
     }
 
-    /// Of any metric of floats.
-    pub(super) fn any(random: &mut Random, has_utf8: bool, has_own: bool) -> Self {
+    /// Of any metric of floats, or of any series at all.
+    pub(super) fn any(random: &mut Random, has_utf8: bool, has_own: bool, has_all: bool) -> Self {
         let metric = match random.below(100) {
             0..20 if has_own => random.one_of(OWN_METRICS),
             0..4 if has_utf8 => "my.metric",
@@ -230,7 +230,7 @@ impl Selector {
         let mut this = Self::of(random, metric);
         // One has to be there that the empty label does not match.
         let is_enough = |held: &Held| (held.op == "=") != (held.value == "\"\"") && held.op != "=~";
-        if random.percent(10) && this.external.iter().any(is_enough) {
+        if has_all && random.percent(10) && this.external.iter().any(is_enough) {
             this.metric = None;
         }
         this

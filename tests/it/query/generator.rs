@@ -154,7 +154,12 @@ impl Generator<'_> {
         if self.has_histograms && self.random.percent(6) {
             return self.histograms();
         }
-        let selector = Selector::any(&mut self.random, self.dialect.has_utf8, self.has_own);
+        let selector = Selector::any(
+            &mut self.random,
+            self.dialect.has_utf8,
+            self.has_own,
+            self.has_histograms,
+        );
         selector.written(&mut self.random)
     }
 
