@@ -172,10 +172,6 @@ impl Dialect {
             has_duration_expressions: knows("up offset (1m * 2)"),
         }
     }
-
-    pub(super) fn knows(&self, function: &str) -> bool {
-        self.functions.iter().any(|known| known.name == function)
-    }
 }
 
 /// A call that is right wherever the function is known.

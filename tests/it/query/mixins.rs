@@ -74,7 +74,7 @@ fn mixins_give_what_series_with_the_external_labels_give() {
             empty.push(*text);
         }
     }
-    println!(
+    eprintln!(
         "of {} expressions nothing came of:
 {}",
         expressions.len(),

@@ -4,11 +4,13 @@
 
 use super::api::{Answer, Api, When};
 use super::compare::{Inexact, Order, difference, without_positions};
-use super::data;
 use super::dialect::Dialect;
 use super::expression::Expression;
 use super::generator::Generator;
-use super::property::{EXPRESSIONS, at, order, over, random_of};
+use super::mixins;
+use super::property::{
+    ATTEMPTS, EXPRESSIONS, at, is_by_chance, order, over, random_of, with_own_labels,
+};
 use super::stand::{INNER_REPLICA, REPLICA, Stand};
 use crate::support::{Outrigger, Random, eventually};
 
@@ -70,8 +72,8 @@ impl<'a> Asked<'a> {
                 continue;
             }
             // What is equal in value comes one way or another.
-            for _ in 0..30 {
-                if differs.is_none() || !super::property::is_by_chance(expression) {
+            for _ in 0..ATTEMPTS {
+                if differs.is_none() || !is_by_chance(expression) {
                     break;
                 }
                 (found, expected, differs) = self.ask(expression, is_held, &when);
@@ -116,14 +118,14 @@ impl<'a> Asked<'a> {
     }
 
     fn assert_equal(&mut self) {
-        println!(
+        eprintln!(
             "{} answers compared, {} with elements, {} not supported",
             self.compared,
             self.with_elements,
             self.unsupported.len()
         );
         for text in self.unsupported.iter().take(20) {
-            println!("  {text}");
+            eprintln!("  {text}");
         }
         self.failures.sort();
         let shortest: Vec<_> = self
@@ -153,11 +155,7 @@ fn unlike_errors(found: &Answer, expected: &Answer, is_held: bool) -> Option<Str
 
 #[test]
 fn answers_over_http_are_those_of_series_with_the_external_labels() {
-    let stand = Stand::over(|has_utf8| {
-        let mut series = data::everything(has_utf8);
-        series.extend(data::with_own_labels());
-        series
-    });
+    let stand = Stand::over(with_own_labels);
     let outrigger = start(&stand);
     let dialect = Dialect::of(&mut Api::new(stand.stored.address()), stand.has_utf8);
     let mut asked = Asked::new(&stand, &outrigger);
@@ -179,10 +177,10 @@ fn answers_over_http_are_those_of_series_with_the_external_labels() {
 
 #[test]
 fn mixins_over_http_give_what_series_with_the_external_labels_give() {
-    let stand = Stand::over(|_| super::mixins::series());
+    let stand = Stand::over(|_| mixins::series());
     let outrigger = start(&stand);
     let mut asked = Asked::new(&stand, &outrigger);
-    for (number, text) in (0_u64..).zip(super::mixins::expressions()) {
+    for (number, text) in (0_u64..).zip(mixins::expressions()) {
         let expression = Expression::plain(text);
         asked.compare(&expression, false, &mut Random(number));
     }
