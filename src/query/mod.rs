@@ -8,6 +8,8 @@
 mod answer;
 mod engine;
 mod error;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+mod fuzz;
 mod gate;
 mod histogram;
 mod metrics;
@@ -21,6 +23,8 @@ pub use engine::{
     Engine, EngineConfig, Evaluation, EvaluationKind, QueryStatus, REPLICA_LABELS_MAX,
 };
 pub use error::QueryError;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use fuzz::fuzz_rewrite;
 pub use histogram::FloatHistogram;
 pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};
 pub use samples::{Samples, SamplesError};

@@ -22,6 +22,7 @@ mod grpc;
 mod ledger;
 mod metrics;
 mod packages;
+mod query;
 mod query_api;
 mod query_grpc;
 mod reloader;
