@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Labelled, Source};
 use super::gate::{Gate, Running};
+use super::lossy;
 use super::metrics::{Outcome, QueryMetrics, Rewrite};
 use super::stored::StoredLabels;
 use super::{
@@ -196,6 +197,8 @@ impl Inner {
         }
         let overlay = self.overlay(&external, replica).await?;
         let rewritten = self.rewritten(&evaluation, &overlay).await?;
+        let version = self.config.peer.state.borrow().build_version.clone();
+        lossy::check(&self.config.client, &version, &rewritten).await?;
         let stream = self.ask(&evaluation, &rewritten, deadline).await?;
         let stored = Arc::clone(&self.stored);
         let source = Source::Asked(Box::new(Labelled::new(stream, rewritten, stored)));

@@ -12,6 +12,7 @@ mod error;
 mod fuzz;
 mod gate;
 mod histogram;
+mod lossy;
 mod metrics;
 mod order;
 mod rewrite;
