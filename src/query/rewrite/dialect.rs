@@ -37,6 +37,9 @@ const EXTENSIONS: [&str; 2] = ["anchored", "smoothed"];
 /// Stands for every pattern; one that does not match what is empty.
 const PATTERN: &str = "\"x\"";
 
+/// The longest duration that is computed behind `offset`; its end is looked for at each.
+const COMPUTED_BYTES_MAX: usize = 512;
+
 /// An expression as the parser reads it.
 #[derive(Debug)]
 pub(super) struct Readable {
@@ -115,10 +118,13 @@ impl<'a> Reader<'a> {
                 '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
                 '"' | '\'' | '`' => self.string(c),
                 '[' => self.brackets(),
-                '(' if self.last == Last::Offset => {
-                    let bytes = closed_bytes(self.rest());
-                    self.replace(bytes, "1s");
-                }
+                '(' if self.last == Last::Offset => match closed_bytes(self.rest()) {
+                    Some(bytes) => self.replace(bytes, "1s"),
+                    None => {
+                        self.at += 1;
+                        self.last = Last::Operator;
+                    }
+                },
                 c if c.is_ascii_digit() || c == '.' => {
                     self.at += word_bytes(self.rest());
                     self.last = Last::Operand;
@@ -177,11 +183,11 @@ impl<'a> Reader<'a> {
 
     /// `[5m]`, `[1h:]`, or with durations that are computed.
     fn brackets(&mut self) {
-        let content = self.rest().get(1..).unwrap_or_default();
-        let content = content.split_once(']').map(|(content, _)| content);
         self.at += 1;
         self.last = Last::Operator;
-        let Some(content) = content else {
+        let Some((content, _)) = self.rest().split_once(']') else {
+            // An error, which the parser tells.
+            self.at = self.original.len();
             return;
         };
         if content
@@ -216,8 +222,13 @@ impl<'a> Reader<'a> {
             // `step()`, or a smaller or greater one of two.
             let behind = self.rest().get(bytes..).unwrap_or_default();
             let space = behind.len() - behind.trim_start().len();
-            let call = closed_bytes(behind.trim_start());
-            self.replace(bytes + space + call, "1s");
+            match closed_bytes(behind.trim_start()) {
+                Some(call) => self.replace(bytes + space + call, "1s"),
+                None => {
+                    self.at += bytes;
+                    self.last = Last::Operand;
+                }
+            }
         } else {
             self.at += bytes;
             self.last = match &*word {
@@ -268,17 +279,17 @@ pub(super) fn unquoted(literal: &str) -> Result<String, RewriteError> {
 }
 
 /// The bytes from an opening parenthesis to the one that closes it.
-fn closed_bytes(text: &str) -> usize {
+fn closed_bytes(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
+    for (at, byte) in text.bytes().take(COMPUTED_BYTES_MAX).enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth == 0 {
-            return at + usize::from(c == ')');
+            return (byte == b')').then_some(at + 1);
         }
     }
-    text.len()
+    None
 }
