@@ -80,7 +80,11 @@ impl Client {
             response.status(),
             response.headers().get(CONTENT_TYPE).cloned(),
         );
-        let body = response.into_body().read(FORWARDED_BODY_MAX).await;
+        // Such a one may say that it is compressed, and has nothing to decompress.
+        let body = match status == StatusCode::NO_CONTENT {
+            true => Ok(Bytes::new()),
+            false => response.into_body().read(FORWARDED_BODY_MAX).await,
+        };
         let body = body.map_err(|source| PeerError::Transport {
             url: self.shown(path),
             source,

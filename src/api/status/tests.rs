@@ -247,8 +247,7 @@ async fn the_document_has_this_form() {
             "series": {"running": 0, "waiting": 0, "running_max": 50},
             "lists": {"running": 0, "waiting": 0, "running_max": 8},
         },
-        "query": null,
-        "reloader": {
+        "query": null, "reloader": {
             "current": true, "last_success_ms": NOW_MS - 1000, "watched_directories": 3,
             "last_failure": null,
         },

@@ -2,33 +2,76 @@
 
 use super::{Ask, FORM, INSTANT_S, Stand, encoded};
 
+/// What is no PromQL.
+const EXPRESSIONS: &[&str] = &[
+    "",
+    "up{",
+    "up{job=}",
+    "sum(",
+    "1 +",
+    "up{job=~\"(\"}",
+    "no_such_function(up)",
+    "rate(up)",
+    "up{cluster=\"eu-1\"} + on(",
+    "sum by (cluster) (up) )",
+    "  up{cluster=\"eu-1\"} + {}",
+    "up{cluster=\"us\"} == \"text\"",
+    "up[5m] + 1",
+    "\"open",
+    "up offset",
+    "up @ soon",
+    "label_replace(up, \"a\")",
+    "count_values(\"~\", up)",
+    "{cluster=\"eu-1\"",
+    "up ° up",
+];
+
+/// What is wrong in other ways.
+const PATHS: &[&str] = &[
+    "query?query=up&time=soon",
+    "query?query=up&timeout=soon",
+    "query?query=up&lookback_delta=soon",
+    "query?query=up&no_such_parameter=1",
+    "query?query=up&stats=all&limit=x",
+    "query?query=%ff",
+    "query?query=up%7Bjob%3D%22%ff%22%7D",
+    "query?query=up&time=%ff",
+    "query?query=up;time=3",
+    "query?query=%zz",
+    "query",
+    "series",
+    "series?match[]=",
+    "series?match[]=%7B%7D",
+    "series?match[]=up%7B",
+    "series?match[]=up&start=soon",
+    "series?match[]=up%7Bcluster%3D%22us%22%7D&start=soon",
+    "series?match[]=up&x=%zz",
+    "series?match[]=rate(up%5B1m%5D)",
+    "labels?start=soon",
+    "labels?end=soon",
+    "labels?match[]=up%7B",
+    "label/a-b/values?match[]=up%7B",
+    "label/job/values?start=soon",
+    "label/job/values?match[]=%7B%7D",
+    "label/cluster/values?start=soon",
+    "label/1job/values",
+    "query_exemplars?query=)",
+    "query_exemplars?query=up&start=soon",
+    "query_exemplars?query=up&start=9&end=1",
+    "query_exemplars?query=%ff",
+    "format_query?query=)",
+    "format_query",
+    "rules?type=none",
+    "targets?state=none",
+    "metadata?limit=soon",
+];
+
 /// Paths with their queries.
 fn wrong() -> Vec<String> {
     let range = |query: &str, rest: &str| format!("query_range?query={}&{rest}", encoded(query));
     let (start, end) = (INSTANT_S, INSTANT_S + 600);
     let mut paths = Vec::new();
-    for query in [
-        "",
-        "up{",
-        "up{job=}",
-        "sum(",
-        "1 +",
-        "up{job=~\"(\"}",
-        "no_such_function(up)",
-        "rate(up)",
-        "up{cluster=\"eu-1\"} + on(",
-        "sum by (cluster) (up) )",
-        "  up{cluster=\"eu-1\"} + {}",
-        "up{cluster=\"us\"} == \"text\"",
-        "up[5m] + 1",
-        "\"open",
-        "up offset",
-        "up @ soon",
-        "label_replace(up, \"a\")",
-        "count_values(\"~\", up)",
-        "{cluster=\"eu-1\"",
-        "up ° up",
-    ] {
+    for query in EXPRESSIONS {
         paths.push(format!("query?query={}", encoded(query)));
         paths.push(range(query, &format!("start={start}&end={end}&step=60")));
     }
@@ -47,46 +90,7 @@ fn wrong() -> Vec<String> {
     ] {
         paths.push(range("up", &rest));
     }
-    for path in [
-        "query?query=up&time=soon",
-        "query?query=up&timeout=soon",
-        "query?query=up&lookback_delta=soon",
-        "query?query=up&no_such_parameter=1",
-        "query?query=up&stats=all&limit=x",
-        "query?query=%ff",
-        "query?query=up%7Bjob%3D%22%ff%22%7D",
-        "query?query=up&time=%ff",
-        "query?query=up;time=3",
-        "query?query=%zz",
-        "query",
-        "series",
-        "series?match[]=",
-        "series?match[]=%7B%7D",
-        "series?match[]=up%7B",
-        "series?match[]=up&start=soon",
-        "series?match[]=up%7Bcluster%3D%22us%22%7D&start=soon",
-        "series?match[]=up&x=%zz",
-        "series?match[]=rate(up%5B1m%5D)",
-        "labels?start=soon",
-        "labels?end=soon",
-        "labels?match[]=up%7B",
-        "label/a-b/values?match[]=up%7B",
-        "label/job/values?start=soon",
-        "label/job/values?match[]=%7B%7D",
-        "label/cluster/values?start=soon",
-        "label/1job/values",
-        "query_exemplars?query=)",
-        "query_exemplars?query=up&start=soon",
-        "query_exemplars?query=up&start=9&end=1",
-        "query_exemplars?query=%ff",
-        "format_query?query=)",
-        "format_query",
-        "rules?type=none",
-        "targets?state=none",
-        "metadata?limit=soon",
-    ] {
-        paths.push(path.to_owned());
-    }
+    paths.extend(PATHS.iter().map(|&path| path.to_owned()));
     paths
 }
 
