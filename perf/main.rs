@@ -2,8 +2,9 @@
 //!
 //! Six questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
 //! plain `sendfile` ([`s3`]) and to a directory beside a plain copy ([`ship`]), how soon
-//! a new block is in the bucket ([`latency`]), what answering queriers costs ([`store`]),
-//! what PromQL costs ([`query`]), and what start and idling cost ([`start`]). Nothing is asserted about figures; a run that did not do what it claims to have measured is an error.
+//! a new block is in the bucket ([`latency`]), what answering queriers costs ([`store`]), what
+//! PromQL costs ([`query`]), and what start and idling cost ([`start`]). Nothing is asserted about
+//! figures; a run that did not do what it claims to have measured is an error.
 //! `perf/RESULTS.md` says how to read and repeat it.
 //!
 //! The measuring runs on a thread of its own; the main thread waits for it or for a signal. Either

@@ -1,8 +1,9 @@
 //! What PromQL costs: a distributed querier on outrigger, a local one on the incumbent, which sends
 //! it raw chunks, outrigger's HTTP API, and Prometheus (`PROMETHEUS`) asked directly.
 //!
-//! The block has one counter with series of several [`JOBS`] in [`RACKS`]. Everybody asks the same Prometheus, one after
-//! another within a round; what flows between sidecar and querier is counted in a run of its own.
+//! The block has one counter with series of several [`JOBS`] in [`RACKS`]. Everybody asks the same
+//! Prometheus, one after another within a round; what flows between sidecar and querier is counted
+//! in a run of its own.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -120,10 +120,12 @@ pub(crate) fn print_query(head: &str, runs: &[QueryRun]) {
 /// A row for each question and who answered it: median (least – most) of the time, medians of the
 /// rest, and the times by those of Prometheus asked directly, round by round.
 fn query_table(runs: &[QueryRun]) -> String {
-    let mut text = "### PromQL\n\n| question | asked | s | by Prometheus' own s | CPU s of querier \
-                    | of sidecar | of Prometheus | peak RSS MiB of querier | of sidecar | answer MB \
-                    | MB between sidecar and querier |\n|---|---|---|---|---|---|---|---|---|---|---|"
-        .to_owned();
+    let mut text =
+        "### PromQL\n\n| question | asked | s | by Prometheus' own s | CPU s of querier \
+                    | of sidecar | of Prometheus | peak RSS MiB of querier | of sidecar \
+                    | answer MB | MB between sidecar and querier |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|"
+            .to_owned();
     for cell in crate::query::cells(true) {
         let of: Vec<&QueryRun> = runs.iter().filter(|run| run.cell == cell).collect();
         let Some(one) = of.first() else { continue };

@@ -406,6 +406,34 @@ async fn a_range_comes_in_single_messages_or_in_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_batch_ends_where_it_would_be_long() {
+    let stand = Stand::new(&[ENABLE]);
+    // 11,000 steps, the most that Prometheus evaluates, are 198,000 bytes of each series.
+    let request = QueryRangeRequest {
+        start_time_seconds: END_S,
+        end_time_seconds: END_S + 10_999,
+        interval_seconds: 1,
+        response_batch_size: 64,
+        ..range("last_over_time(requests_total[6h])")
+    };
+    let answer = stand.range(request.clone()).await.unwrap();
+    assert_eq!(answer.batches, [2; 5]);
+    assert!(
+        answer
+            .points()
+            .values()
+            .all(|samples| samples.len() == 11_000)
+    );
+    let one_more = QueryRangeRequest {
+        end_time_seconds: END_S + 11_000,
+        ..request
+    };
+    let error = stand.range(one_more).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("11,000"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_scalar_is_a_series_without_labels_and_a_string_is_none() {
     let stand = Stand::new(&[ENABLE]);
     let answer = stand

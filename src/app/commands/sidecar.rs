@@ -176,18 +176,10 @@ async fn build(
             .with_tracer(tracer.clone())
     });
     let query = QueryPart::build(&sidecar.query, &client, &peer, &mut registry);
-    let engine = query.engine.clone();
-    let grpc = GrpcPart::build(
-        sidecar,
-        environment,
-        client,
-        &peer,
-        &probe,
-        engine,
-        &mut registry,
-    )?
-    .with_request_log(request_log)
-    .with_tracer(tracer);
+    let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
+        .with_query(query.engine.clone())
+        .with_request_log(request_log)
+        .with_tracer(tracer);
     let sources = status::sources(status::Shown {
         environment,
         started,

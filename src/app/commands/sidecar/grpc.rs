@@ -23,7 +23,7 @@ pub(super) struct GrpcPart {
     address: String,
     config: GrpcServerConfig,
     metrics: GrpcMetrics,
-    services: GrpcServices,
+    dependencies: GrpcDependencies,
     blocks: Option<BlockSet>,
     series_calls: Gate,
     list_calls: Gate,
@@ -32,7 +32,7 @@ pub(super) struct GrpcPart {
 }
 
 impl GrpcPart {
-    /// Reads the TLS files and puts the services together.
+    /// Reads the TLS files and puts together what the services need.
     ///
     /// # Errors
     /// Where TLS can't be set up as the flags want it.
@@ -42,7 +42,6 @@ impl GrpcPart {
         client: Client,
         peer: &PeerWatch,
         probe: &Probe,
-        query: Option<Engine>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let GrpcArgs {
@@ -75,21 +74,27 @@ impl GrpcPart {
                 request_log: RequestLog::Off,
                 tracer: None,
             },
-            metrics: GrpcMetrics::register(registry, &methods(query.is_some())),
-            services: GrpcServices::new(GrpcDependencies {
+            metrics: GrpcMetrics::register(registry, &methods(sidecar.query.enable)),
+            dependencies: GrpcDependencies {
                 probe: probe.clone(),
                 peer: peer.clone(),
                 client,
                 status_timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
                 store,
-                query,
-            }),
+                query: None,
+            },
             blocks,
             series_calls,
             list_calls,
             state: peer.state.clone(),
             grace: grace_period.to_std_or_zero(),
         })
+    }
+
+    /// The same, answering queries where `--query.enable` made an engine.
+    pub(super) fn with_query(mut self, engine: Option<Engine>) -> Self {
+        self.dependencies.query = engine;
+        self
     }
 
     /// The same, telling of calls in the log.
@@ -146,9 +151,8 @@ impl GrpcPart {
             component = "grpc", address = %server.local_addr(), tls = has_tls,
             "listening for serving gRPC"
         );
-        server
-            .serve(Arc::new(self.services), drain, self.grace)
-            .await;
+        let services = Arc::new(GrpcServices::new(self.dependencies));
+        server.serve(services, drain, self.grace).await;
         Ok(())
     }
 }
