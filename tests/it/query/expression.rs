@@ -16,6 +16,8 @@ pub(super) struct Expression {
     pub(super) features: BTreeSet<String>,
     /// Whether it has to stand in parentheses where it is an operand.
     pub(super) is_open: bool,
+    /// The function whose call it is, where that decides the order of an instant vector.
+    pub(super) sorted_by: Option<&'static str>,
 }
 
 impl Expression {
@@ -168,6 +170,11 @@ pub(super) const METRICS: &[&str] = &[
     "lat_sum",
 ];
 const OWN_METRICS: &[&str] = &["own_gauge", "own_some", "own_same"];
+/// A feature: native histograms are among its series.
+pub(super) const OF_HISTOGRAMS: &str = "selector of histograms";
+/// A feature: some of its series begin with the labels of others, so that an external label
+/// changes in which order Prometheus has them.
+pub(super) const OF_PREFIXES: &str = "selector of prefixes";
 pub(super) const HISTOGRAMS: &[&str] = &["nh", "nhf"];
 
 const OWN_MATCHERS: &[&str] = &[
@@ -221,7 +228,7 @@ impl Selector {
     }
 
     /// Of any metric of floats, or of any series at all.
-    pub(super) fn any(random: &mut Random, has_utf8: bool, has_own: bool, has_all: bool) -> Self {
+    pub(super) fn any(random: &mut Random, has_utf8: bool, has_own: bool) -> Self {
         let metric = match random.below(100) {
             0..20 if has_own => random.one_of(OWN_METRICS),
             0..4 if has_utf8 => "my.metric",
@@ -230,7 +237,7 @@ impl Selector {
         let mut this = Self::of(random, metric);
         // One has to be there that the empty label does not match.
         let is_enough = |held: &Held| (held.op == "=") != (held.value == "\"\"") && held.op != "=~";
-        if has_all && random.percent(10) && this.external.iter().any(is_enough) {
+        if random.percent(10) && this.external.iter().any(is_enough) {
             this.metric = None;
         }
         this
@@ -272,14 +279,20 @@ impl Selector {
             let Held {
                 name, op, value, ..
             } = held;
+            // The order of matchers decides what `absent` tells.
+            let is_first = random.percent(50);
+            let put = |list: &mut Vec<String>, text: String| match is_first {
+                true => list.insert(0, text),
+                false => list.push(text),
+            };
             let text = format!("{name}{op}{value}");
             let feature = format!("matcher {op} {}", if held.is_match { "yes" } else { "no" });
             expression.features.insert(feature);
-            user.insert(random.one_of(&[0, user.len()]), text.clone());
+            put(&mut user, text.clone());
             if held.name != REPLICA {
-                others.push(text);
+                put(&mut others, text);
             } else if !held.is_match {
-                others.push(NEVER.to_owned());
+                put(&mut others, NEVER.to_owned());
             }
         }
         if name.is_empty() && others.is_empty() {
@@ -287,6 +300,15 @@ impl Selector {
         }
         if self.metric.is_some_and(|metric| metric.contains('.')) {
             expression.features.insert("name utf8".to_owned());
+        }
+        if self
+            .metric
+            .is_none_or(|metric| HISTOGRAMS.contains(&metric))
+        {
+            expression.features.insert(OF_HISTOGRAMS.to_owned());
+        }
+        if self.metric.is_none_or(|metric| metric == "pre") {
+            expression.features.insert(OF_PREFIXES.to_owned());
         }
         let braces = |matchers: &[String], is_wanted: bool| {
             let text = matchers.join(comma);
