@@ -34,8 +34,11 @@ const OPERATORS: [&str; 15] = [
 /// How ranges are extended to their ends, behind a selector.
 const EXTENSIONS: [&str; 2] = ["anchored", "smoothed"];
 
-/// Stands for every pattern; one that does not match what is empty.
+/// Stands for every pattern behind `=~`; what is empty does not match, so the selector may do
+/// without another matcher, as far as the parser is to judge.
 const PATTERN: &str = "\"x\"";
+/// The same behind `!~`.
+const NEGATED_PATTERN: &str = "\"\"";
 
 /// The longest duration that is computed behind `offset`; its end is looked for at each.
 const COMPUTED_BYTES_MAX: usize = 512;
@@ -97,8 +100,10 @@ enum Last {
     Operand,
     Operator,
     Offset,
-    /// `=~` or `!~`.
-    PatternOperator,
+    /// `=~`
+    Matches,
+    /// `!~`
+    MatchesNot,
 }
 
 /// Goes through the text once, by what Prometheus' lexer takes for strings, comments and words.
@@ -131,12 +136,17 @@ impl<'a> Reader<'a> {
                 }
                 c if is_word(c) => self.word(),
                 c => {
+                    let before = self
+                        .original
+                        .get(..self.at)
+                        .and_then(|t| t.chars().next_back());
                     self.at += c.len_utf8();
                     self.last = match c {
+                        '~' if before == Some('!') => Last::MatchesNot,
+                        '~' => Last::Matches,
                         ')' | '}' | ']' => Last::Operand,
                         // A sign, or the space, before what the offset is.
                         '+' | '-' if self.last == Last::Offset => Last::Offset,
-                        '~' => Last::PatternOperator,
                         c if c.is_whitespace() => self.last,
                         _ => Last::Operator,
                     };
@@ -170,8 +180,10 @@ impl<'a> Reader<'a> {
     fn string(&mut self, quote: char) {
         let bytes = quoted_bytes(self.rest());
         let literal = self.rest().get(..bytes).unwrap_or_default();
-        if self.last == Last::PatternOperator && is_closed(literal) {
+        if self.last == Last::Matches && is_closed(literal) {
             self.replace(bytes, PATTERN);
+        } else if self.last == Last::MatchesNot && is_closed(literal) {
+            self.replace(bytes, NEGATED_PATTERN);
         } else if quote == '`' && is_closed(literal) {
             let content = literal.trim_matches('`');
             self.replace(bytes, &Quoted(content).to_string());

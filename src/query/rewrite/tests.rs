@@ -236,6 +236,10 @@ fn patterns_are_gos_and_may_be_long() {
           => up{job =~ `.*`} +cluster+replica
         {cluster=~"eu1|us1",job=~`.*`}
           => {job=~`.*`,__name__!=""} +cluster+replica
+        {cluster!~""}
+          => {__name__!=""} +cluster+replica
+        {job!~""}
+          => {job!~""} +cluster+replica
         up{cluster!~"eu1|us1"}
           => {__name__="up",__name__=""} +
         up{cluster=~"eu("}
