@@ -133,21 +133,32 @@ impl<'a> Selector<'a> {
     }
 }
 
-/// The value of the label that `absent` gives its sample for the matchers on `name`: as in
-/// Prometheus, only where the last of them is the first that asks for equality.
-pub(super) fn absent_label<'a>(tree: &'a VectorSelector, name: &str) -> Option<&'a str> {
-    let mut had_one = false;
-    let mut value = None;
-    for matcher in tree.matchers.matchers.iter().filter(|m| m.name == name) {
-        value = match (&matcher.op, had_one) {
-            (ParsedOp::Equal, false) => {
-                had_one = true;
-                Some(&*matcher.value)
+/// What `absent` makes of the matchers on one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AbsentLabel<'a> {
+    /// Its sample does not carry the label.
+    None,
+    Value(&'a str),
+    /// Versions of Prometheus differ: another matcher stands before the one for equality.
+    Unclear,
+}
+
+/// The label that `absent` gives its sample for the matchers on `name`: as in Prometheus, where
+/// the last of them is the first that asks for equality.
+pub(super) fn absent_label<'a>(tree: &'a VectorSelector, name: &str) -> AbsentLabel<'a> {
+    let matchers = tree.matchers.matchers.iter().filter(|m| m.name == name);
+    let is_equality = |m: &&ParsedMatcher| m.op == ParsedOp::Equal;
+    let mut others = matchers.clone().filter(|m| !is_equality(m)).peekable();
+    let mut equalities = matchers.clone().filter(is_equality);
+    match (equalities.next(), matchers.last()) {
+        (Some(only), Some(last)) if std::ptr::eq(only, last) && !only.value.is_empty() => {
+            match others.peek() {
+                None => AbsentLabel::Value(&only.value),
+                Some(_) => AbsentLabel::Unclear,
             }
-            _ => None,
-        };
+        }
+        _ => AbsentLabel::None,
     }
-    value.filter(|value| !value.is_empty())
 }
 
 /// Takes the tokens of one matcher.

@@ -350,6 +350,14 @@ fn labels_that_a_function_looks_at_are_put_in() {
           => absent(sum(up)) +
         info(up)
           => info(up) +cluster+replica
+        info(sum by (job, instance) (up))
+          => unsupported info() of series without the external label cluster, …
+        info(sum by (job, instance) (up), {__name__="x_info"})
+          => unsupported info() of series without the external label cluster, …
+        info(sum by (job, instance) (up), {version=~".+"})
+          => info(sum by (job, instance) (up), {version=~".+"}) +
+        absent(up{cluster!="x",cluster="eu1"})
+          => unsupported absent() with another matcher on cluster …
         info(up, {cluster="eu1"})
           => unsupported info() with a matcher on cluster, …
         "#,
