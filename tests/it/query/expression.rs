@@ -295,7 +295,8 @@ impl Selector {
                 put(&mut others, NEVER.to_owned());
             }
         }
-        if name.is_empty() && others.is_empty() {
+        if self.metric.is_none() {
+            // One of those that are gone may be what made it a selector.
             others.push("__name__!=\"\"".to_owned());
         }
         if self.metric.is_some_and(|metric| metric.contains('.')) {
