@@ -34,8 +34,10 @@ const OPERATORS: [&str; 15] = [
 /// How ranges are extended to their ends, behind a selector.
 const EXTENSIONS: [&str; 2] = ["anchored", "smoothed"];
 
-/// Stands for every pattern; one that does not match what is empty.
+/// Stands for every other pattern; one that does not match what is empty.
 const PATTERN: &str = "\"x\"";
+/// The pattern that matches nothing else.
+const EMPTY_PATTERN: &str = "\"\"";
 
 /// An expression as the parser reads it.
 #[derive(Debug)]
@@ -165,7 +167,8 @@ impl<'a> Reader<'a> {
         let bytes = quoted_bytes(self.rest());
         let literal = self.rest().get(..bytes).unwrap_or_default();
         if self.last == Last::PatternOperator && is_closed(literal) {
-            self.replace(bytes, PATTERN);
+            // Two marks: the pattern of what is empty, as in `!~""`.
+            self.replace(bytes, if bytes == 2 { EMPTY_PATTERN } else { PATTERN });
         } else if quote == '`' && is_closed(literal) {
             let content = literal.trim_matches('`');
             self.replace(bytes, &Quoted(content).to_string());

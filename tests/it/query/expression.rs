@@ -358,7 +358,7 @@ impl Selector {
     }
 }
 
-/// Labels for lists: of stored series, external, the one that only some have, and one that none has.
+/// Labels for lists: of stored series, external ones, one that only some have, one that none has.
 pub(super) fn label(random: &mut Random) -> &'static str {
     match random.below(100) {
         0..55 => random.one_of(&[
