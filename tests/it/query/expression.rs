@@ -295,7 +295,8 @@ impl Selector {
                 put(&mut others, NEVER.to_owned());
             }
         }
-        if name.is_empty() && others.is_empty() {
+        if self.metric.is_none() {
+            // One of those that are gone may be what made it a selector.
             others.push("__name__!=\"\"".to_owned());
         }
         if self.metric.is_some_and(|metric| metric.contains('.')) {
@@ -357,7 +358,7 @@ impl Selector {
     }
 }
 
-/// Labels for lists: of stored series, external, the one that only some have, and one that none has.
+/// Labels for lists: of stored series, external ones, one that only some have, one that none has.
 pub(super) fn label(random: &mut Random) -> &'static str {
     match random.below(100) {
         0..55 => random.one_of(&[

@@ -18,8 +18,7 @@ use crate::support::{Outrigger, Random, eventually};
 const SAMPLE: usize = 5;
 
 /// outrigger beside the Prometheus that stores series without the external labels.
-struct Asked<'a> {
-    stand: &'a Stand,
+struct Asked {
     outrigger: Api,
     relabelled: Api,
     held: Api,
@@ -46,10 +45,9 @@ fn start(stand: &Stand) -> Outrigger {
     outrigger
 }
 
-impl<'a> Asked<'a> {
-    fn new(stand: &'a Stand, outrigger: &Outrigger) -> Self {
+impl Asked {
+    fn new(stand: &Stand, outrigger: &Outrigger) -> Self {
         Self {
-            stand,
             outrigger: Api::new(outrigger.address()),
             relabelled: Api::new(stand.expected_at(false)),
             held: Api::new(stand.expected_at(true)),
