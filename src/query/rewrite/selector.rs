@@ -146,11 +146,11 @@ pub(super) enum AbsentLabel<'a> {
 /// The label that `absent` gives its sample for the matchers on `name`: as in Prometheus, where
 /// the last of them is the first that asks for equality.
 pub(super) fn absent_label<'a>(tree: &'a VectorSelector, name: &str) -> AbsentLabel<'a> {
-    let matchers = tree.matchers.matchers.iter().filter(|m| m.name == name);
+    let mut matchers = tree.matchers.matchers.iter().filter(|m| m.name == name);
     let is_equality = |m: &&ParsedMatcher| m.op == ParsedOp::Equal;
     let mut others = matchers.clone().filter(|m| !is_equality(m)).peekable();
     let mut equalities = matchers.clone().filter(is_equality);
-    match (equalities.next(), matchers.last()) {
+    match (equalities.next(), matchers.next_back()) {
         (Some(only), Some(last)) if std::ptr::eq(only, last) && !only.value.is_empty() => {
             match others.peek() {
                 None => AbsentLabel::Value(&only.value),
