@@ -27,7 +27,9 @@ pub use error::QueryError;
 #[cfg(any(fuzzing, test, feature = "testing"))]
 pub use fuzz::fuzz_rewrite;
 pub use histogram::FloatHistogram;
-pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};
+pub use rewrite::{
+    LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector, selector_matchers,
+};
 pub use samples::{Samples, SamplesError};
 
 pub use crate::prometheus::ResultType;

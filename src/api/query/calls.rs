@@ -13,14 +13,14 @@ use super::error::{ApiError, JSON};
 use super::form::Form;
 use super::lists::{SeriesAnswer, TextList, within};
 use super::params::{evaluation, is_forwarded};
-use super::selection::{NOTHING, Selection, forwarded, rule_selection, selection};
+use super::selection::{Selection, forwarded, overlay, rule_selection, selection};
 use super::{Call, QueryApi, json};
 use crate::model::ExternalLabels;
 use crate::prometheus::{
     Forwarded, ForwardedParams, LabelsText, ParamsPlace, is_label_asked, label_values_path,
 };
-use crate::query::EvaluationKind;
-use crate::store::{Gate, Running, exemplars_query};
+use crate::query::{EvaluationKind, RewriteError, rewrite};
+use crate::store::{Gate, Running};
 
 /// Answers up to here are sent with their length, and no longer counted among those that are held.
 const SMALL_BYTES: usize = 1 << 20;
@@ -176,12 +176,13 @@ impl QueryApi {
     async fn exemplars(&self, form: &Form, external: &ExternalLabels) -> Answered {
         let path = "/api/v1/query_exemplars";
         let given = form.first("query");
-        let asked = match std::str::from_utf8(given) {
-            Ok(query) => {
-                let asked = exemplars_query(query, external)?;
-                asked.unwrap_or_else(|| NOTHING.to_owned()).into_bytes()
-            }
-            Err(_) => given.to_owned(),
+        // Only the selectors count, so it does not matter what is put in around them.
+        let rewritten = std::str::from_utf8(given).map(|query| rewrite(query, &overlay(external)));
+        let (asked, unread) = match rewritten {
+            Ok(Ok(rewritten)) => (rewritten.query.into_bytes(), None),
+            Ok(Err(RewriteError::Syntax(why))) => (given.to_owned(), Some(why)),
+            Ok(Err(error @ RewriteError::Unsupported { .. })) => return Err(error.into()),
+            Err(error) => (given.to_owned(), Some(error.to_string())),
         };
         let mut params = ForwardedParams::default();
         params.put("query", asked);
@@ -193,7 +194,11 @@ impl QueryApi {
         let held = self
             .asked_well(path, params, ParamsPlace::UrlOrForm)
             .await?;
-        labelled(path, held, &QUERY_EXEMPLARS, external).await
+        match unread {
+            // Prometheus takes what can't be rewritten here.
+            Some(why) => Err(ApiError::unsupported(&format!("expression: {why}"))),
+            None => labelled(path, held, &QUERY_EXEMPLARS, external).await,
+        }
     }
 
     async fn labels(&self, form: &Form, external: &ExternalLabels) -> Answered {

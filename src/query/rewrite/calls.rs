@@ -173,10 +173,7 @@ impl<'a> Walk<'a> {
                 self.info_selector(argument)?;
                 continue;
             }
-            let untouched = matches!(
-                labels,
-                Labels::Absent | Labels::PassUntouched | Labels::Drop
-            );
+            let untouched = matches!(labels, Labels::Absent | Labels::PassUntouched);
             let node = match untouched {
                 true => self.node(argument)?,
                 false => self.settled(argument)?,

@@ -1,6 +1,7 @@
 //! What Prometheus reads and the parser does not, said in words that it knows.
 //!
-//! The parser gets a copy in which strings in backticks stand in quotes, patterns are other ones
+//! The parser gets a copy in which strings in backticks, and with escapes, which it reads by other
+//! rules than Go, stand as they are meant, patterns are other ones
 //! (it would compile them, by other rules and within narrower limits than Go's), durations that
 //! are computed are plain, and `anchored` and `smoothed` are left out: nothing of that decides
 //! where labels go. Prometheus gets the user's own words, so each place of the copy knows its place
@@ -8,9 +9,8 @@
 
 use std::ops::Range;
 
-use promql_parser::util::unquote_string;
-
 use super::RewriteError;
+use super::unquote::unquoted;
 use crate::model::Quoted;
 
 /// Words behind which an operand begins, so that `anchored` behind them is a metric.
@@ -40,6 +40,8 @@ const PATTERN: &str = "\"x\"";
 /// The same behind `!~`.
 const NEGATED_PATTERN: &str = "\"\"";
 
+/// How long an expression may be beside its strings; the parser holds each token several times.
+const TOKENS_MAX: usize = 100_000;
 /// The longest duration that is computed behind `offset`; its end is looked for at each.
 const COMPUTED_BYTES_MAX: usize = 512;
 
@@ -50,6 +52,10 @@ pub(super) struct Readable {
     pub(super) text: String,
     /// What stands otherwise in the original, in order.
     replaced: Vec<Replaced>,
+    /// Words, numbers, strings and signs.
+    tokens: usize,
+    /// What Prometheus may read and we can't.
+    unreadable: Option<RewriteError>,
 }
 
 #[derive(Debug)]
@@ -70,9 +76,24 @@ impl Readable {
             readable: Self {
                 text: String::with_capacity(original.len()),
                 replaced: Vec::new(),
+                tokens: 0,
+                unreadable: None,
             },
         };
         reader.run()
+    }
+
+    /// Itself, if it can be read within bounds.
+    pub(super) fn checked(self) -> Result<Self, RewriteError> {
+        if let Some(error) = self.unreadable {
+            return Err(error);
+        }
+        match self.tokens > TOKENS_MAX {
+            true => Err(RewriteError::Unsupported {
+                what: format!("expression: more than {TOKENS_MAX} words, numbers and signs"),
+            }),
+            false => Ok(self),
+        }
     }
 
     /// Where in the original a token of the copy stands.
@@ -119,9 +140,10 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn run(mut self) -> Readable {
         while let Some(c) = self.rest().chars().next() {
+            self.readable.tokens += usize::from(!c.is_whitespace());
             match c {
                 '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
-                '"' | '\'' | '`' => self.string(c),
+                '"' | '\'' | '`' => self.string(),
                 '[' => self.brackets(),
                 '(' if self.last == Last::Offset => match closed_bytes(self.rest()) {
                     Some(bytes) => self.replace(bytes, "1s"),
@@ -177,19 +199,24 @@ impl<'a> Reader<'a> {
         self.last = Last::Operand;
     }
 
-    fn string(&mut self, quote: char) {
+    fn string(&mut self) {
         let bytes = quoted_bytes(self.rest());
         let literal = self.rest().get(..bytes).unwrap_or_default();
-        if self.last == Last::Matches && is_closed(literal) {
-            self.replace(bytes, PATTERN);
-        } else if self.last == Last::MatchesNot && is_closed(literal) {
-            self.replace(bytes, NEGATED_PATTERN);
-        } else if quote == '`' && is_closed(literal) {
-            let content = literal.trim_matches('`');
-            self.replace(bytes, &Quoted(content).to_string());
-        } else {
-            self.at += bytes;
-            self.last = Last::Operand;
+        let is_plain = !literal.contains(['\\', '`']);
+        match (self.last, unquoted(literal)) {
+            (Last::Matches, Ok(_)) => self.replace(bytes, PATTERN),
+            (Last::MatchesNot, Ok(_)) => self.replace(bytes, NEGATED_PATTERN),
+            (_, Ok(content)) if !is_plain => {
+                self.replace(bytes, &Quoted(&content).to_string());
+            }
+            (_, read) => {
+                // What is no string by any rules, the parser tells.
+                if let Err(error @ RewriteError::Unsupported { .. }) = read {
+                    self.readable.unreadable.get_or_insert(error);
+                }
+                self.at += bytes;
+                self.last = Last::Operand;
+            }
         }
     }
 
@@ -274,20 +301,6 @@ fn quoted_bytes(text: &str) -> usize {
         }
     }
     text.len()
-}
-
-/// Whether a string ends with the quote that it begins with.
-fn is_closed(literal: &str) -> bool {
-    let quote = literal.chars().next();
-    literal.len() > 1 && quote.is_some_and(|quote| literal.ends_with(quote))
-}
-
-/// What a string says.
-pub(super) fn unquoted(literal: &str) -> Result<String, RewriteError> {
-    match literal.starts_with('`') {
-        true => Ok(literal.trim_matches('`').to_owned()),
-        false => unquote_string(literal).map_err(RewriteError::Syntax),
-    }
 }
 
 /// The bytes from an opening parenthesis to the one that closes it.

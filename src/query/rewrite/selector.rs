@@ -6,8 +6,8 @@ use promql_parser::label::{MatchOp as ParsedOp, Matcher as ParsedMatcher};
 use promql_parser::parser::VectorSelector;
 use promql_parser::parser::token::{T_COMMA, T_LEFT_BRACE, T_RIGHT_BRACE, T_STRING};
 
-use super::dialect::unquoted;
 use super::tokens::{Tokens, disagreement};
+use super::unquote::unquoted;
 use super::{LabelOverlay, RewriteError};
 use crate::model::{MatchOp, Matcher, Quoted};
 
@@ -16,6 +16,9 @@ const NAME: &str = "__name__";
 const ANY_NAME: &str = "__name__!=\"\"";
 /// Stands for a metric's name where none is asked for and nothing shall be found.
 const NO_METRIC: &str = "none";
+
+/// How many patterns of one selector are held against external labels; each is compiled.
+const PATTERNS_MAX: usize = 20;
 
 /// A selector as it stands in the text.
 #[derive(Debug)]
@@ -89,6 +92,15 @@ impl<'a> Selector<'a> {
     pub(super) fn decide(&self, overlay: &LabelOverlay) -> Result<Decided, RewriteError> {
         let mut kept = Vec::with_capacity(self.matchers.len());
         let mut is_empty = false;
+        let is_pattern = |w: &&Written<'_>| {
+            matches!(w.matcher.op, MatchOp::Regex | MatchOp::NotRegex)
+                && overlay.external(&w.matcher.name).is_some()
+        };
+        if self.matchers.iter().filter(is_pattern).count() > PATTERNS_MAX {
+            return Err(RewriteError::Unsupported {
+                what: format!("selector: more than {PATTERNS_MAX} patterns for external labels"),
+            });
+        }
         for written in &self.matchers {
             match overlay.external(&written.matcher.name) {
                 None => kept.push(written),
@@ -97,9 +109,28 @@ impl<'a> Selector<'a> {
         }
         let body = match kept.len() == self.matchers.len() {
             true => None,
-            false => Some(self.written_anew(&kept, is_empty)),
+            false => {
+                // The parser was shown other patterns.
+                let is_bound = |w: &Written<'_>| excludes_empty(&w.matcher);
+                if self.name.is_none() && !self.matchers.iter().any(is_bound) {
+                    let what = "vector selector must contain at least one non-empty matcher";
+                    return Err(RewriteError::Syntax(what.to_owned()));
+                }
+                Some(self.written_anew(&kept, is_empty))
+            }
         };
         Ok(Decided { body, is_empty })
+    }
+
+    /// All it asks for, the metric's name first.
+    pub(super) fn into_matchers(self) -> Vec<Matcher> {
+        let name = self.name.map(|name| Matcher {
+            op: MatchOp::Equal,
+            name: NAME.to_owned(),
+            value: name.to_owned(),
+        });
+        let others = self.matchers.into_iter().map(|written| written.matcher);
+        name.into_iter().chain(others).collect()
     }
 
     /// The labels that the matchers are on.

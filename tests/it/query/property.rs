@@ -24,7 +24,9 @@ const WITH_OWN_LABELS: usize = 800;
 /// Those of the long form, which are other ones.
 const MORE: Range<usize> = 10_000..40_000;
 /// What the rewriter may refuse, as its words begin.
-const UNSUPPORTED: [&str; 3] = [
+pub(super) const UNSUPPORTED: [&str; 5] = [
+    "absent() with another matcher on ",
+    "info() of series without the external label ",
     "range selector as the whole query, while stored series have a label ",
     "info() where ",
     "info() with a matcher on ",
@@ -174,7 +176,7 @@ impl<'a> Check<'a> {
     }
 }
 
-fn unordered(answer: &Answer) -> BTreeMap<&LabelSet, String> {
+pub(super) fn unordered(answer: &Answer) -> BTreeMap<&LabelSet, String> {
     let elements = answer.elements.iter();
     elements
         .map(|element| (&element.labels, element.samples.to_string()))
