@@ -7,7 +7,7 @@ use hyper::body::Body;
 use tokio::time::Instant;
 
 use super::answer::QueryAnswer;
-use super::body::{AnswerBody, Sliced};
+use super::body::{AnswerBody, STALL_MAX, Sliced};
 use super::document::{ALERTS, QUERY_EXEMPLARS, RULES, Shape, TARGETS, with_external};
 use super::error::{ApiError, JSON};
 use super::form::Form;
@@ -23,7 +23,7 @@ use crate::query::EvaluationKind;
 use crate::store::{Gate, Running, exemplars_query};
 
 /// Answers up to here are sent with their length, and no longer counted among those that are held.
-const SMALL_BYTES: usize = 1 << 20;
+const SMALL_BYTES: usize = 64 << 10;
 
 /// An answer, or why there is none.
 type Answered = Result<Response<AnswerBody>, ApiError>;
@@ -69,7 +69,8 @@ impl QueryApi {
             }
             Call::Plain(path, place) => {
                 let params = forwarded(&form, &Selection::Everything);
-                passed_on(path, self.asked(path, params, place).await?).await
+                self.passed_on(path, self.asked(path, params, place).await?)
+                    .await
             }
         }
     }
@@ -170,7 +171,7 @@ impl QueryApi {
         let held = self
             .asked_about(path, form, selection, ParamsPlace::Url)
             .await?;
-        labelled(path, held, shape, external).await
+        self.labelled(path, held, shape, external).await
     }
 
     async fn exemplars(&self, form: &Form, external: &ExternalLabels) -> Answered {
@@ -193,7 +194,7 @@ impl QueryApi {
         let held = self
             .asked_well(path, params, ParamsPlace::UrlOrForm)
             .await?;
-        labelled(path, held, &QUERY_EXEMPLARS, external).await
+        self.labelled(path, held, &QUERY_EXEMPLARS, external).await
     }
 
     async fn labels(&self, form: &Form, external: &ExternalLabels) -> Answered {
@@ -206,7 +207,7 @@ impl QueryApi {
         if selection == Selection::Everything || !list.is_empty() {
             list.merge(external, form.text("limit").parse().ok());
         }
-        Ok(json(sent(list.write(), turn).await))
+        Ok(json(self.sent(list.write(), turn).await?))
     }
 
     async fn label_values(&self, label: &str, form: &Form, external: &ExternalLabels) -> Answered {
@@ -217,7 +218,7 @@ impl QueryApi {
             .await?;
         let mut labels = external.0.iter().filter(|(_, value)| !value.is_empty());
         let Some((_, value)) = labels.find(|(name, _)| is_label_asked(label, name)) else {
-            return passed_on(&path, held).await;
+            return self.passed_on(&path, held).await;
         };
         let list = TextList::parse(&held.answer.body)?;
         drop(held);
@@ -262,7 +263,7 @@ impl QueryApi {
         if let Selection::Unreadable(_) = selection {
             let place = ParamsPlace::UrlOrForm;
             let held = self.asked_about(SERIES, form, &selection, place).await?;
-            return passed_on(SERIES, held).await;
+            return self.passed_on(SERIES, held).await;
         }
         let deadline = self.deadline();
         let turn = turn(&self.0.series_lists, deadline).await?;
@@ -273,6 +274,54 @@ impl QueryApi {
         let answer = SeriesAnswer::new(series, external, deadline, turn);
         Ok(json(AnswerBody::of(answer).await?))
     }
+
+    /// A body that keeps its turn as long as it takes memory, which is no longer than a query may
+    /// take, and as long again as a client may take nothing.
+    async fn sent(&self, body: Bytes, turn: Running) -> Result<AnswerBody, ApiError> {
+        if body.len() <= SMALL_BYTES {
+            return Ok(AnswerBody::from(body));
+        }
+        let sliced = Sliced::new(body, self.deadline() + STALL_MAX, turn);
+        let pieces = AnswerBody::of(sliced).await;
+        pieces.map_err(|overdue| ApiError::unavailable(overdue.to_string()))
+    }
+
+    /// An answer with the external labels put into it.
+    async fn labelled(
+        &self,
+        path: &str,
+        held: Held,
+        shape: &Shape,
+        external: &ExternalLabels,
+    ) -> Answered {
+        if held.answer.status == StatusCode::NO_CONTENT {
+            return self.passed_on(path, held).await;
+        }
+        let document = with_external(&held.answer.body, shape, external);
+        let document = document.map_err(|error| {
+            ApiError::unavailable(format!(
+                "Prometheus answered {path} with something other than the API's JSON: {error}"
+            ))
+        })?;
+        let Held { answer, turn } = held;
+        drop(answer);
+        Ok(json(self.sent(document, turn).await?))
+    }
+
+    /// An answer as it is, but for redirects and errors that are none of the API's.
+    async fn passed_on(&self, path: &str, held: Held) -> Answered {
+        let Held { answer, turn } = held;
+        if !answer.status.is_success() {
+            return Err(ApiError::refused(path, &answer));
+        }
+        let mut response = Response::new(self.sent(answer.body, turn).await?);
+        *response.status_mut() = answer.status;
+        if answer.status != StatusCode::NO_CONTENT {
+            let content_type = answer.content_type.unwrap_or(JSON);
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        Ok(response)
+    }
 }
 
 /// Waits for a turn.
@@ -281,44 +330,4 @@ async fn turn(gate: &Gate, deadline: Instant) -> Result<Running, ApiError> {
         Ok(turn) => Ok(turn?),
         Err(_) => Err(ApiError::unavailable("no turn came in time")),
     }
-}
-
-/// A body that keeps its turn as long as it takes memory.
-async fn sent(body: Bytes, turn: Running) -> AnswerBody {
-    if body.len() <= SMALL_BYTES {
-        return AnswerBody::from(body);
-    }
-    let pieces = AnswerBody::of(Sliced::new(body, turn)).await;
-    pieces.unwrap_or_else(|never| match never {})
-}
-
-/// An answer with the external labels put into it.
-async fn labelled(path: &str, held: Held, shape: &Shape, external: &ExternalLabels) -> Answered {
-    if held.answer.status == StatusCode::NO_CONTENT {
-        return passed_on(path, held).await;
-    }
-    let document = with_external(&held.answer.body, shape, external);
-    let document = document.map_err(|error| {
-        ApiError::unavailable(format!(
-            "Prometheus answered {path} with something other than the API's JSON: {error}"
-        ))
-    })?;
-    let Held { answer, turn } = held;
-    drop(answer);
-    Ok(json(sent(document, turn).await))
-}
-
-/// An answer as it is, but for redirects and errors that are none of the API's.
-async fn passed_on(path: &str, held: Held) -> Answered {
-    let Held { answer, turn } = held;
-    if !answer.status.is_success() {
-        return Err(ApiError::refused(path, &answer));
-    }
-    let mut response = Response::new(sent(answer.body, turn).await);
-    *response.status_mut() = answer.status;
-    if answer.status != StatusCode::NO_CONTENT {
-        let content_type = answer.content_type.unwrap_or(JSON);
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-    }
-    Ok(response)
 }
