@@ -10,9 +10,10 @@ use super::answer::QueryAnswer;
 use super::body::{AnswerBody, STALL_MAX, Sliced};
 use super::document::{ALERTS, QUERY_EXEMPLARS, RULES, Shape, TARGETS, with_external};
 use super::error::{ApiError, JSON};
-use super::form::Form;
+use super::form::{FORM_BYTES_FREE, Form};
+use super::label_text::plain_name;
 use super::lists::{SeriesAnswer, TextList, within};
-use super::params::{evaluation, is_forwarded};
+use super::params::{evaluation, held_bytes, is_forwarded};
 use super::selection::{NOTHING, Selection, forwarded, rule_selection, selection};
 use super::{Call, QueryApi, json};
 use crate::model::ExternalLabels;
@@ -53,6 +54,7 @@ impl QueryApi {
             Call::LabelValues { label } => self.label_values(&label, &form, &external).await,
             Call::Exemplars => self.exemplars(&form, &external).await,
             Call::Rules => {
+                check_read(&form)?;
                 let selection = rule_selection(&form, &external)?;
                 self.document("/api/v1/rules", &form, &selection, &RULES, &external)
                     .await
@@ -93,9 +95,11 @@ impl QueryApi {
         let Some(evaluation) = evaluation(kind, &form, self.0.defaults)? else {
             return self.unreadable_query(kind, &form).await;
         };
+        // What waits to be evaluated is most often little of a long form, which then needs no turn.
+        let turn = form.into_turn();
+        let turn = turn.filter(|_| held_bytes(&evaluation) > FORM_BYTES_FREE);
         let evaluated = self.0.config.engine.evaluate(evaluation).await?;
-        // A long form is held no longer than it is needed.
-        drop(form);
+        drop(turn);
         let body = AnswerBody::of(QueryAnswer::new(evaluated)).await?;
         Ok(json(body))
     }
@@ -217,10 +221,13 @@ impl QueryApi {
             .asked_about(&path, form, &selection, ParamsPlace::Url)
             .await?;
         let mut labels = external.0.iter().filter(|(_, value)| !value.is_empty());
-        let Some((_, value)) = labels.find(|(name, _)| is_label_asked(label, name)) else {
+        let plain = plain_name(label);
+        let is_asked = |name: &str| is_label_asked(label, name) || plain.as_deref() == Some(name);
+        let Some((_, value)) = labels.find(|(name, _)| is_asked(name)) else {
             return self.passed_on(&path, held).await;
         };
-        let list = TextList::parse(&held.answer.body)?;
+        // Of Prometheus' own answer only the warnings are told.
+        let list = TextList::parse(&held.answer.body)?.with(Vec::new());
         drop(held);
         let has_it = match selection {
             Selection::Everything => true,
@@ -235,31 +242,29 @@ impl QueryApi {
     async fn has_series(&self, form: &Form, selectors: &[String]) -> Result<bool, ApiError> {
         let deadline = self.deadline();
         let _turn = turn(&self.0.series_lists, deadline).await?;
-        let mut labels = LabelsText::default();
+        let mut params = ForwardedParams::default();
         for selector in selectors {
-            let mut params = ForwardedParams::default();
             params.put("match[]", selector);
-            for name in ["start", "end"] {
-                if !form.first(name).is_empty() {
-                    params.put(name, form.first(name));
-                }
-            }
-            params.put("limit", "1");
-            let opening = self.0.config.client.forward_series(params);
-            let mut series = within(deadline, opening).await?;
-            if within(deadline, series.next_into(&mut labels)).await? {
-                return Ok(true);
+        }
+        for name in ["start", "end"] {
+            if !form.first(name).is_empty() {
+                params.put(name, form.first(name));
             }
         }
-        Ok(false)
+        params.put("limit", "1");
+        let opening = self.0.config.client.forward_series(params);
+        let mut series = within(deadline, opening).await?;
+        let mut labels = LabelsText::default();
+        Ok(within(deadline, series.next_into(&mut labels)).await?)
     }
 
     async fn series(&self, form: &Form, external: ExternalLabels) -> Answered {
-        if let Some(error) = form.error() {
-            let message = format!("error parsing form values: {error}");
-            return Err(ApiError::bad_data(message));
-        }
-        let selection = selection(form, &external)?;
+        check_read(form)?;
+        let selection = match selection(form, &external)? {
+            // Prometheus asks for a selector, wherever there may be series.
+            _ if form.all("match[]").next().is_none() => Selection::Everything,
+            selection => selection,
+        };
         if let Selection::Unreadable(_) = selection {
             let place = ParamsPlace::UrlOrForm;
             let held = self.asked_about(SERIES, form, &selection, place).await?;
@@ -329,5 +334,16 @@ async fn turn(gate: &Gate, deadline: Instant) -> Result<Running, ApiError> {
     match tokio::time::timeout_at(deadline, gate.enter()).await {
         Ok(turn) => Ok(turn?),
         Err(_) => Err(ApiError::unavailable("no turn came in time")),
+    }
+}
+
+/// That all parameters could be read, as Prometheus asks of some calls.
+fn check_read(form: &Form) -> Result<(), ApiError> {
+    match form.error() {
+        None => Ok(()),
+        Some(error) => {
+            let message = format!("error parsing form values: {error}");
+            Err(ApiError::bad_data(message))
+        }
     }
 }
