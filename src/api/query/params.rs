@@ -89,6 +89,15 @@ pub(super) fn evaluation(
     }))
 }
 
+/// How much text a query holds, in bytes.
+pub(super) fn held_bytes(of: &Evaluation) -> usize {
+    let params = of.params.iter().map(|(_, value)| value.len());
+    let replicas = of.replica_labels.iter().flatten().map(String::len);
+    let matchers = of.store_matchers.iter().flatten();
+    let matchers = matchers.map(|m| size_of::<Matcher>() + m.name.len() + m.value.len());
+    of.query.len() + params.chain(replicas).chain(matchers).sum::<usize>()
+}
+
 /// The labels that the result shall not carry; `None` is for those of the flag.
 fn replica_labels(form: &Form) -> Result<Option<Vec<String>>, ApiError> {
     if !boolean(form, "dedup", true)? {
