@@ -316,8 +316,17 @@ mod tests {
         let deadline = Instant::now() + STALL_MAX;
         let body = AnswerBody::of(Sliced::new(long.clone(), deadline, ())).await;
         assert_eq!(body.unwrap().collect().await.unwrap().to_bytes(), long);
-        let late = AnswerBody::of(Sliced::new(long, Instant::now(), ())).await;
+        let late = AnswerBody::of(Sliced::new(long.clone(), Instant::now(), ())).await;
         assert_eq!(late.unwrap_err(), Overdue);
+
+        let mut source = Sliced::new(long.clone(), deadline, ());
+        let piece = source.next_piece().await.unwrap().unwrap();
+        drop(source);
+        assert!(
+            long.is_unique(),
+            "a piece that waits keeps no more than itself"
+        );
+        assert_eq!(piece, long[..SLICE_BYTES]);
     }
 
     #[tokio::test(start_paused = true)]
