@@ -219,9 +219,8 @@ fn with_stack<T: Send>(
     walk: impl FnOnce(&str, Tokens) -> Result<T, RewriteError> + Send,
 ) -> Result<T, RewriteError> {
     if text.len() > QUERY_BYTES_MAX {
-        return Err(RewriteError::Unsupported {
-            what: format!("expression: longer than {QUERY_BYTES_MAX} bytes"),
-        });
+        let what = format!("longer than {QUERY_BYTES_MAX} bytes");
+        return Err(RewriteError::Syntax(what));
     }
     let readable = Readable::of(text).checked()?;
     let tokens = Tokens::of(&readable)?;
@@ -231,11 +230,8 @@ fn with_stack<T: Send>(
             || (T_OPERATORS_START..T_OPERATORS_END).contains(&id)
     });
     if nesting > NESTING_MAX {
-        return Err(RewriteError::Unsupported {
-            what: format!(
-                "expression: {nesting} operators, parentheses and brackets, at most {NESTING_MAX}"
-            ),
-        });
+        let what = format!("{nesting} operators, parentheses and brackets, at most {NESTING_MAX}");
+        return Err(RewriteError::Syntax(what));
     }
     if nesting <= SMALL_NESTING {
         return walk(tokens);

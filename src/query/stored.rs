@@ -36,7 +36,7 @@ struct Found {
 
 impl StoredLabels {
     /// Whether a stored series has a label of this name. Where Prometheus refuses the name, none
-    /// has; where its router does not take it, or there are more values than are read, one may have.
+    /// has; where its router does not take it, or there are more values than are read, one may.
     ///
     /// # Errors
     /// Where Prometheus can't be asked.

@@ -249,7 +249,6 @@ fn each_answer_is_prometheus_own_with_labels_in_place() {
         (format!("query?query=1.5&{at}"), 0),
         (format!("query?query=%22text%22&{at}"), 0),
         (format!("query?query=nothing&{at}"), 0),
-        (format!("query?query={query}%5B5m%5D&{at}"), 50),
         (format!("query_range?query={query}&{range}"), 50),
         (format!("query_range?query={sum}&{range}"), 0),
         (format!("series?match[]={query}&{all}"), 50),

@@ -89,9 +89,10 @@ impl Readable {
             return Err(error);
         }
         match self.tokens > TOKENS_MAX {
-            true => Err(RewriteError::Unsupported {
-                what: format!("expression: more than {TOKENS_MAX} words, numbers and signs"),
-            }),
+            // Prometheus may have better words for it.
+            true => Err(RewriteError::Syntax(format!(
+                "more than {TOKENS_MAX} words, numbers and signs"
+            ))),
             false => Ok(self),
         }
     }

@@ -370,7 +370,7 @@ async fn expressions_are_checked_by_formatting_or_else_by_evaluating() {
             "/old/api/v1/format_query?query=up" | "/old/api/v1/format_query?query=%28" => {
                 response("404 Not Found", &[], "404 page not found\n")
             }
-            "/old/api/v1/query?query=up&time=0" => response("200 OK", &[], MATRIX),
+            "/old/api/v1/query?query=up&time=0&timeout=1s" => response("200 OK", &[], MATRIX),
             _ => response("400 Bad Request", &[], bad),
         })
     })
