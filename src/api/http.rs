@@ -80,7 +80,8 @@ impl Endpoints {
         }
     }
 
-    /// The answer to one request other than to Prometheus' API. The body of an answer to HEAD is left out by the server.
+    /// The answer to one request other than to Prometheus' API. The body of an answer to HEAD is
+    /// left out by the server.
     pub fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let status = self.status.as_deref();
         let endpoint = match (uri.path(), status) {

@@ -24,8 +24,12 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// In the middle of the data that is there.
 const INSTANT_S: i64 = BACKFILL_START_S + 3600;
 
-const RULES: &str = "groups:\n- name: g\n  rules:\n  - record: r:up\n    expr: up\n    labels: {a: b}\n  \
-    - record: r:bare\n    expr: up\n  - alert: Firing\n    expr: vector(1)\n    labels: {cluster: own}\n";
+const RULES: &str = concat!(
+    "groups:\n- name: g\n  rules:\n",
+    "  - record: r:up\n    expr: up\n    labels: {a: b}\n",
+    "  - record: r:bare\n    expr: up\n",
+    "  - alert: Firing\n    expr: vector(1)\n    labels: {cluster: own}\n",
+);
 
 /// A sidecar that answers queries beside a Prometheus with two blocks of 2023, and itself scraped.
 struct Stand {

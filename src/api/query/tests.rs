@@ -245,7 +245,10 @@ async fn series_get_labels_as_they_stream_by() {
         "warnings":["w"]}"#;
     let stand = answering("200 OK", body).await;
     let (status, body) = stand.get("/api/v1/series?match[]=up").await;
-    let expected = r#"{"status":"success","data":[{"__name__":"up","cluster":"eu","job":"a","replica":"0"},{"cluster":"eu","replica":"0"}],"warnings":["w"]}"#;
+    let expected = concat!(
+        r#"{"status":"success","data":[{"__name__":"up","cluster":"eu","job":"a","#,
+        r#""replica":"0"},{"cluster":"eu","replica":"0"}],"warnings":["w"]}"#
+    );
     assert_eq!((status, body.as_str()), (200, expected));
     let (status, body) = stand.get("/api/v1/series?match[]=up&x=%zz").await;
     assert_eq!(status, 400);
