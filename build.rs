@@ -22,6 +22,7 @@ const PROTO_FILES: &[&str] = &[
     "thanos/metadata.proto",
     "thanos/exemplars.proto",
     "thanos/status.proto",
+    "thanos/query.proto",
     "prometheus/remote.proto",
     "grpc/health.proto",
     "grpc/reflection_v1.proto",

@@ -25,6 +25,12 @@ const CHUNKS_PER_SERIES: i64 = BLOCK_MS / SCRAPE_MS / CHUNK_SAMPLES;
 const SHAPES: usize = 512;
 /// Each target exposes that many metrics.
 const METRICS: usize = 250;
+/// The metric of [`BlockMaker::write_counter`], its jobs, and the time between two samples.
+pub(crate) const COUNTER: &str = "m";
+pub(crate) const JOBS: [&str; 5] = ["api", "kubelet", "node", "queue", "shop"];
+/// Each rack has as many of its series.
+pub(crate) const RACKS: usize = 10;
+const COUNTER_MS: i64 = 30_000;
 /// What one write to a block's file has.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -154,19 +160,51 @@ impl<'a> BlockMaker<'a> {
 
     /// Writes a block with about `chunk_bytes` in two or more segments.
     pub(crate) fn write(&mut self, chunk_bytes: u64) -> anyhow::Result<Block> {
-        let start_ms = START_MS + self.number * BLOCK_MS;
-        let ulid = BlockId::from_u128((ULID_TIME << 80) | u128::try_from(self.number + 1)?);
-        self.number += 1;
-        let shapes = shapes(start_ms);
+        let shapes = shapes(self.next_start_ms());
         let pool_bytes: usize = shapes.iter().flatten().map(|chunk| chunk.data.len()).sum();
         let series = chunk_bytes * SHAPES as u64 / pool_bytes as u64;
         let targets = usize::try_from(series)?.div_ceil(METRICS).max(1);
+        let all = (0..METRICS).flat_map(|metric| (0..targets).map(move |target| (metric, target)));
+        let all = all.map(|(metric, target)| Series {
+            labels: labels(metric, target),
+            chunks: shapes[(metric * 31 + target * 7) % SHAPES].clone(),
+        });
+        self.write_series((chunk_bytes / 2).min(512 << 20), all)
+    }
 
+    /// Writes a block of one counter of so many series, which take two hours of samples every
+    /// 30 s. When its first sample is, in seconds since the epoch.
+    pub(crate) fn write_counter(&mut self, series: u64) -> anyhow::Result<(Block, i64)> {
+        let start_ms = self.next_start_ms();
+        let shapes = counter_shapes(start_ms);
+        let series = usize::try_from(series)?;
+        let per_job = series.div_ceil(JOBS.len());
+        let all = (0..series).map(|number| Series {
+            labels: counter_labels(number / per_job, number % per_job),
+            chunks: shapes[number * 7 % SHAPES].clone(),
+        });
+        let block = self.write_series(512 << 20, all)?;
+        Ok((block, start_ms / 1000))
+    }
+
+    fn next_start_ms(&self) -> i64 {
+        START_MS + self.number * BLOCK_MS
+    }
+
+    /// Writes these series, which are in label order.
+    fn write_series(
+        &mut self,
+        segment_bytes_max: u64,
+        all: impl Iterator<Item = Series>,
+    ) -> anyhow::Result<Block> {
+        let start_ms = self.next_start_ms();
+        let ulid = BlockId::from_u128((ULID_TIME << 80) | u128::try_from(self.number + 1)?);
+        self.number += 1;
         let path = self.directory.join(ulid.to_string());
         fs::create_dir_all(path.join("chunks"))?;
         let mut files = FileSink::new(&path);
         let layout = BlockLayout {
-            segment_bytes_max: (chunk_bytes / 2).min(512 << 20),
+            segment_bytes_max,
             ..BlockLayout::default()
         };
         let range = TimeRange {
@@ -176,15 +214,11 @@ impl<'a> BlockMaker<'a> {
         let mut writer = BlockWriter::new(layout, ulid, range, |file, bytes: &[u8]| {
             files.take(file, bytes);
         });
-        for metric in 0..METRICS {
-            self.children.check()?;
-            for target in 0..targets {
-                let shape = shapes.get((metric * 31 + target * 7) % SHAPES);
-                writer.add(Series {
-                    labels: labels(metric, target),
-                    chunks: shape.context("taken modulo their number")?.to_vec(),
-                });
+        for (number, series) in all.enumerate() {
+            if number % 1000 == 0 {
+                self.children.check()?;
             }
+            writer.add(series);
         }
         let meta = writer.finish();
         files.finish()?;
@@ -202,6 +236,46 @@ impl<'a> BlockMaker<'a> {
             size_bytes: sizes?.iter().sum(),
         })
     }
+}
+
+/// The labels of one series of the counter; numbers are padded and jobs ascend, so that series come
+/// in label order.
+fn counter_labels(job: usize, instance: usize) -> Vec<(String, String)> {
+    let job_name = JOBS.get(job).unwrap_or(&"other");
+    [
+        ("__name__", COUNTER.to_owned()),
+        (
+            "instance",
+            format!("target-{job}-{instance:06}.example.internal:9100"),
+        ),
+        ("job", (*job_name).to_owned()),
+        ("rack", format!("{:02}", instance % RACKS)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Samples of counters that grow by 0 to 40 each 30 s.
+fn counter_shapes(start_ms: i64) -> Vec<Vec<Chunk>> {
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    let samples = BLOCK_MS / COUNTER_MS;
+    let chunk_samples = usize::try_from(CHUNK_SAMPLES).expect("a chunk has some samples");
+    (0..SHAPES)
+        .map(|shape| {
+            let mut value = shape as f64 * 1000.0;
+            let samples: Vec<(i64, f64)> = (0..samples)
+                .map(|step| {
+                    noise ^= noise << 13;
+                    noise ^= noise >> 7;
+                    noise ^= noise << 17;
+                    value += (noise % 41) as f64;
+                    (start_ms + step * COUNTER_MS, value)
+                })
+                .collect();
+            let chunks = samples.chunks(chunk_samples);
+            chunks.map(Chunk::xor).collect()
+        })
+        .collect()
 }
 
 /// The labels of one series, sorted; numbers are padded so that series come in label order.

@@ -1,10 +1,10 @@
 //! `make perf`: measures the sidecar binary from outside, as a process of its own.
 //!
-//! Five questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
+//! Six questions (each in its module): what shipping costs in CPU, time and memory, to S3 beside
 //! plain `sendfile` ([`s3`]) and to a directory beside a plain copy ([`ship`]), how soon
-//! a new block is in the bucket ([`latency`]), what answering queriers costs ([`store`]), and what
-//! start and idling cost ([`start`]). Nothing
-//! is asserted about figures; a run that did not do what it claims to have measured is an error.
+//! a new block is in the bucket ([`latency`]), what answering queriers costs ([`store`]), what
+//! PromQL costs ([`query`]), and what start and idling cost ([`start`]). Nothing is asserted about
+//! figures; a run that did not do what it claims to have measured is an error.
 //! `perf/RESULTS.md` says how to read and repeat it.
 //!
 //! The measuring runs on a thread of its own; the main thread waits for it or for a signal. Either
@@ -23,6 +23,8 @@ mod follow;
 mod latency;
 mod machine;
 mod peer;
+mod querier;
+mod query;
 mod report;
 mod s3;
 mod sendfile;
@@ -62,6 +64,8 @@ struct Bench {
     children: Arc<ChildSlot>,
     /// Holds the S3 server that it sends to.
     servers: Arc<ChildSlot>,
+    /// Holds the querier that asks it.
+    queriers: Arc<ChildSlot>,
 }
 
 impl Bench {
@@ -109,9 +113,10 @@ fn measure(binary: &Path) -> anyhow::Result<ExitCode> {
         scratch: std::path::absolute(scratch.path())?,
         children: Arc::default(),
         servers: Arc::default(),
+        queriers: Arc::default(),
         settings,
     };
-    let slots = [Arc::clone(&bench.children), Arc::clone(&bench.servers)];
+    let slots = [&bench.queriers, &bench.children, &bench.servers].map(Arc::clone);
     let (done, ended) = oneshot::channel::<()>();
     let worker = std::thread::spawn(move || {
         // Its end, a panic's too, is what the other end of the channel hears.
@@ -171,6 +176,14 @@ fn run(bench: &Bench) -> anyhow::Result<()> {
         true => store::measure(bench).context("measure StoreAPI")?,
         false => Vec::new(),
     };
+    let query = match settings.wants("query") {
+        true => query::measure(bench).context("measure queries")?,
+        false => Vec::new(),
+    };
+    if !query.is_empty() && settings.only.iter().any(|word| word == "query") {
+        report::print_query(&head, &query);
+        return Ok(());
+    }
     if !store.is_empty() && settings.only.iter().any(|word| word == "store") {
         report::print_store(&head, &store);
         return Ok(());
@@ -182,6 +195,7 @@ fn run(bench: &Bench) -> anyhow::Result<()> {
         head: &head,
         load: &load,
         store: &store,
+        query: &query,
         s3: &s3,
         shipping: &shipping,
         latency: latency.as_ref(),

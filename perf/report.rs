@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::block::Load;
 use crate::follow::Follow;
 use crate::latency::Latency;
+use crate::query::QueryRun;
 use crate::s3::{Cell, Checks, S3Run, Scheme, Sender};
 use crate::ship::{Cache, Carrier, Figures, Run};
 use crate::start::Start;
@@ -19,6 +20,7 @@ pub(crate) struct Report<'a> {
     pub(crate) head: &'a str,
     pub(crate) load: &'a Load,
     pub(crate) store: &'a [StoreRun],
+    pub(crate) query: &'a [QueryRun],
     pub(crate) s3: &'a [S3Run],
     pub(crate) shipping: &'a [Run],
     pub(crate) latency: Option<&'a Latency>,
@@ -77,6 +79,9 @@ pub(crate) fn print(report: &Report<'_>) {
     if !report.store.is_empty() {
         println!("\n{}", store_table(report.store));
     }
+    if !report.query.is_empty() {
+        println!("\n{}", query_table(report.query));
+    }
     if !report.s3.is_empty() {
         println!("\n{}", s3_table(report.s3, gib));
     }
@@ -101,6 +106,72 @@ pub(crate) fn print(report: &Report<'_>) {
 )]
 pub(crate) fn print_store(head: &str, runs: &[StoreRun]) {
     println!("{head}\n\n{}", store_table(runs));
+}
+
+/// The table of a run that was about nothing but queries.
+#[expect(
+    clippy::print_stdout,
+    reason = "the tables are what the program is for"
+)]
+pub(crate) fn print_query(head: &str, runs: &[QueryRun]) {
+    println!("{head}\n\n{}", query_table(runs));
+}
+
+/// A row for each question and who answered it: median (least – most) of the time, medians of the
+/// rest, and the times by those of Prometheus asked directly, round by round.
+fn query_table(runs: &[QueryRun]) -> String {
+    let mut text =
+        "### PromQL\n\n| question | asked | s | by Prometheus' own s | CPU s of querier \
+                    | of sidecar | of Prometheus | peak RSS MiB of querier | of sidecar \
+                    | answer MB | MB between sidecar and querier |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|"
+            .to_owned();
+    for cell in crate::query::cells(true) {
+        let of: Vec<&QueryRun> = runs.iter().filter(|run| run.cell == cell).collect();
+        let Some(one) = of.first() else { continue };
+        let sorted = |value: &dyn Fn(&QueryRun) -> f64| {
+            let mut values: Vec<f64> = of.iter().map(|run| value(run)).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let middle = |value: &dyn Fn(&QueryRun) -> f64| {
+            let values = sorted(value);
+            values.get(values.len() / 2).copied().unwrap_or_default()
+        };
+        let times = sorted(&|run| run.total.as_secs_f64());
+        let (least, most) = (times.first(), times.last());
+        let ratio = middle(&|run| {
+            let direct = runs.iter().find(|other| {
+                other.round == run.round
+                    && other.cell.question == cell.question
+                    && other.cell.asked == crate::query::Asked::Prometheus
+            });
+            direct.map_or(f64::NAN, |d| {
+                run.total.as_secs_f64() / d.total.as_secs_f64()
+            })
+        });
+        let seconds = |of: fn(&QueryRun) -> u64| middle(&|run| of(run) as f64 / 1000.0);
+        text.push_str(&format!(
+            "\n| {} | {} | {:.2} ({:.2} – {:.2}) | {ratio:.3} | {:.2} | {:.2} | {:.2} | {:.0} | \
+             {:.1} | {:.1} | {} |",
+            cell.question.title(),
+            cell.asked.title(),
+            middle(&|run| run.total.as_secs_f64()),
+            least.copied().unwrap_or_default(),
+            most.copied().unwrap_or_default(),
+            seconds(|run| run.querier_cpu_ms),
+            seconds(|run| run.sidecar_cpu_ms),
+            seconds(|run| run.prometheus_cpu_ms),
+            middle(&|run| run.querier_rss_peak_bytes as f64 / MIB),
+            middle(&|run| run.sidecar_rss_peak_bytes as f64 / MIB),
+            middle(&|run| run.answer_bytes as f64 / 1e6),
+            one.between_bytes.map_or_else(
+                || "–".to_owned(),
+                |bytes| format!("{:.4}", bytes as f64 / 1e6)
+            ),
+        ));
+    }
+    text
 }
 
 /// A row for each question and who answered it: medians over the rounds.

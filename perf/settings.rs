@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) rounds: u32,
     /// Series of the blocks that StoreAPI is asked for (`PERF_STORE_SERIES`, 115000).
     pub(crate) store_series: Vec<u64>,
+    /// Series of the counter that queries are about (`PERF_QUERY_SERIES`, 100000).
+    pub(crate) query_series: u64,
     /// How long it is watched idling (`PERF_IDLE_S`, 40: one heartbeat and one pass are in it).
     pub(crate) idle: Duration,
     /// Where the scratch directory is made (`PERF_DIR`, `target/perf`).
@@ -50,6 +52,7 @@ impl Settings {
             store_series: series(
                 &std::env::var("PERF_STORE_SERIES").unwrap_or_else(|_| "115000".to_owned()),
             )?,
+            query_series: number("PERF_QUERY_SERIES", 100_000)?,
             idle: Duration::from_secs(number("PERF_IDLE_S", 40)?),
             directory: std::env::var_os("PERF_DIR")
                 .map_or_else(|| PathBuf::from("target/perf"), PathBuf::from),
@@ -101,6 +104,7 @@ mod tests {
             chunk_bytes: 1,
             rounds: 1,
             store_series: Vec::new(),
+            query_series: 1,
             idle: Duration::ZERO,
             directory: PathBuf::new(),
             only: words(only),

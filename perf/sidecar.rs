@@ -201,11 +201,17 @@ impl<'a> Sidecar<'a> {
     /// Starts outrigger and waits until it has said where it listens.
     pub(crate) fn start(bench: &'a Bench, site: &Site, launch: &Launch) -> anyhow::Result<Self> {
         let mut sidecar = Self::spawn(bench, site, launch)?;
-        let line = sidecar.wait_for_line("listening for requests and metrics")?;
+        sidecar.wait_for_address()?;
+        Ok(sidecar)
+    }
+
+    /// Waits until outrigger has said where it listens.
+    pub(crate) fn wait_for_address(&mut self) -> anyhow::Result<()> {
+        let line = self.wait_for_line("listening for requests and metrics")?;
         let address = line.split(" address=").nth(1).context("no address there")?;
         let address = address.trim_start_matches('"').split(['"', ' ']).next();
-        sidecar.address = address.unwrap_or_default().parse()?;
-        Ok(sidecar)
+        self.address = address.unwrap_or_default().parse()?;
+        Ok(())
     }
 
     /// As [`Self::start`], and waits until it idles over the empty data directory.

@@ -200,14 +200,24 @@ fn read_directly(files: &[PathBuf]) -> anyhow::Result<Duration> {
 }
 
 /// A real Prometheus over one block, held by the bench's slot for servers.
-struct Peer<'a> {
+pub(crate) struct Peer<'a> {
     bench: &'a Bench,
-    pid: i32,
-    address: SocketAddr,
+    pub(crate) pid: i32,
+    pub(crate) address: SocketAddr,
 }
 
 impl<'a> Peer<'a> {
-    fn start(bench: &'a Bench, directory: &Path, data: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(bench: &'a Bench, directory: &Path, data: &Path) -> anyhow::Result<Self> {
+        Self::start_with(bench, directory, data, &[])
+    }
+
+    /// As [`Self::start`], with further flags.
+    pub(crate) fn start_with(
+        bench: &'a Bench,
+        directory: &Path,
+        data: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let config = directory.join("prometheus.yml");
         let labels = "global:\n  external_labels:\n    cluster: perf\n    replica: \"0\"\n";
         fs::write(&config, labels)?;
@@ -222,6 +232,7 @@ impl<'a> Peer<'a> {
                 "--storage.tsdb.max-block-duration=2h",
                 "--web.listen-address=127.0.0.1:0",
             ])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -253,22 +264,22 @@ impl<'a> Peer<'a> {
         })
     }
 
-    fn cpu_ms(&self) -> anyhow::Result<u64> {
+    pub(crate) fn cpu_ms(&self) -> anyhow::Result<u64> {
         cpu_ms(self.pid)
     }
 
-    fn stop(self) -> anyhow::Result<()> {
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
         self.bench.servers.stop().map(drop)
     }
 }
 
-fn cpu_ms(pid: i32) -> anyhow::Result<u64> {
+pub(crate) fn cpu_ms(pid: i32) -> anyhow::Result<u64> {
     let usage = Usage::of(pid)?;
     Ok(usage.user_ms + usage.system_ms)
 }
 
 /// A port that was free a moment ago: the incumbent does not tell which one the kernel chose.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }

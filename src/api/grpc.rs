@@ -6,6 +6,7 @@ mod info;
 mod labels;
 mod metadata;
 mod peer;
+mod query;
 mod reflection;
 mod rules;
 mod status;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use health::HealthService;
 use info::InfoService;
 use peer::Peer;
+use query::QueryService;
 use reflection::ReflectionService;
 use status::StatusService;
 use store::StoreService;
@@ -26,6 +28,7 @@ use store::StoreService;
 use crate::lifecycle::Probe;
 use crate::net::grpc::{Call, Code, Method, MethodKind, Service, Status};
 use crate::prometheus::{Client, PeerWatch};
+use crate::query::Engine;
 use crate::store::{LocalUpstream, Store};
 
 /// Everything that gRPC clients can ask us.
@@ -33,6 +36,8 @@ use crate::store::{LocalUpstream, Store};
 pub struct GrpcServices {
     health: HealthService,
     info: InfoService,
+    /// With `--query.enable`.
+    query: Option<QueryService>,
     reflection: ReflectionService,
     status: StatusService,
     store: StoreService,
@@ -52,6 +57,8 @@ pub struct GrpcDependencies {
     pub status_timeout: Duration,
     /// Series and labels.
     pub store: Store<LocalUpstream>,
+    /// PromQL, with `--query.enable`.
+    pub query: Option<Engine>,
 }
 
 const STORE: &str = "thanos.Store";
@@ -61,6 +68,7 @@ const TARGETS: &str = "thanos.Targets";
 const METADATA: &str = "thanos.Metadata";
 const EXEMPLARS: &str = "thanos.Exemplars";
 const STATUS: &str = "thanos.Status";
+const QUERY: &str = "thanos.Query";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
@@ -102,6 +110,9 @@ pub const THANOS_METHODS: &[Method] = &[
     stream(STATUS, "TSDBStatistics"),
 ];
 
+/// Those of Thanos that are there with `--query.enable`.
+pub const QUERY_METHODS: &[Method] = &[stream(QUERY, "Query"), stream(QUERY, "QueryRange")];
+
 /// Those that every gRPC server has; their metrics come with the first call.
 const GENERAL_METHODS: &[Method] = &[
     unary(HEALTH, "Check"),
@@ -111,18 +122,21 @@ const GENERAL_METHODS: &[Method] = &[
     bidi(REFLECTION_ALPHA, "ServerReflectionInfo"),
 ];
 
-fn methods() -> impl Iterator<Item = &'static Method> {
-    THANOS_METHODS.iter().chain(GENERAL_METHODS)
+fn methods(has_query: bool) -> impl Iterator<Item = &'static Method> {
+    let query = if has_query { QUERY_METHODS } else { &[] };
+    let all = THANOS_METHODS.iter().chain(query);
+    all.chain(GENERAL_METHODS)
 }
 
-/// Whether there is a method at `/service/name`.
+/// Whether there can be a method at `/service/name`.
 pub(super) fn is_served(path: &str) -> bool {
-    method_at(path).is_some()
+    method_at(path, true).is_some()
 }
 
-fn method_at(path: &str) -> Option<Method> {
+fn method_at(path: &str, has_query: bool) -> Option<Method> {
     let (service, name) = path.strip_prefix('/')?.split_once('/')?;
-    let found = methods().find(|method| method.service == service && method.name == name);
+    let mut methods = methods(has_query);
+    let found = methods.find(|method| method.service == service && method.name == name);
     found.copied()
 }
 
@@ -137,12 +151,15 @@ impl GrpcServices {
             client,
             status_timeout,
             store,
+            query,
         } = dependencies;
+        let served = methods(query.is_some());
         let whole_answers = store.whole_answers().clone();
         Self {
             health: HealthService::new(probe.clone()),
-            info: InfoService::new(probe.clone(), peer.clone()),
-            reflection: ReflectionService::new(methods().map(|method| method.service).collect()),
+            info: InfoService::new(probe.clone(), peer.clone(), query.is_some()),
+            reflection: ReflectionService::new(served.map(|method| method.service).collect()),
+            query: query.map(|engine| QueryService::new(engine, peer.clone())),
             status: StatusService::new(probe, status_timeout),
             store: StoreService::new(store),
             peer: Peer::new(client, peer, whole_answers),
@@ -152,14 +169,21 @@ impl GrpcServices {
 
 impl Service for GrpcServices {
     fn method(&self, path: &str) -> Option<Method> {
-        method_at(path)
+        method_at(path, self.query.is_some())
     }
 
     fn has_service(&self, service: &str) -> bool {
-        methods().any(|method| method.service == service)
+        methods(self.query.is_some()).any(|method| method.service == service)
     }
 
     async fn call(self: Arc<Self>, method: Method, call: Call) -> Result<(), Status> {
+        if let Some(query) = &self.query {
+            match (method.service, method.name) {
+                (QUERY, "Query") => return query.query(call).await,
+                (QUERY, "QueryRange") => return query.query_range(call).await,
+                _ => {}
+            }
+        }
         match (method.service, method.name) {
             (STORE, "Series") => self.store.series(call).await,
             (STORE, "LabelNames") => self.store.label_names(call).await,

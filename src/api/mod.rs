@@ -9,7 +9,7 @@ mod request_logging;
 mod status;
 mod web;
 
-pub use grpc::{GrpcDependencies, GrpcServices, THANOS_METHODS};
+pub use grpc::{GrpcDependencies, GrpcServices, QUERY_METHODS, THANOS_METHODS};
 pub use http::Endpoints;
 pub use metrics::{Exposition, ExpositionError, Format, render};
 pub use process::{BuildInfo, ProcessCollector};

@@ -21,6 +21,11 @@ pub mod thanos {
     }
 }
 
+/// Series of query results.
+pub mod prometheus_copy {
+    include!(concat!(env!("OUT_DIR"), "/prometheus_copy.rs"));
+}
+
 /// Remote read.
 pub mod prometheus {
     include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Labelled, Source};
 use super::gate::{Gate, Running};
+use super::lossy;
 use super::metrics::{Outcome, QueryMetrics, Rewrite};
 use super::stored::StoredLabels;
 use super::{
@@ -19,6 +20,10 @@ use crate::prometheus::{Client, PeerError, PeerWatch, QueryEndpoint, QueryStream
 
 /// How many replica labels a query may name: Prometheus is asked about each.
 pub const REPLICA_LABELS_MAX: usize = 64;
+/// The longest replica label of a query.
+const REPLICA_LABEL_BYTES_MAX: usize = 1 << 10;
+/// What is rewritten on the thread that took the call; longer texts would hold it up.
+const SHORT_QUERY_BYTES: usize = 4 << 10;
 /// A limit that is no limit: what a clock can still add to its time.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -180,6 +185,14 @@ impl Inner {
                 let what = format!("more than {REPLICA_LABELS_MAX} replica labels");
                 return Err(QueryError::Parameter(what));
             }
+            Some(named)
+                if named
+                    .iter()
+                    .any(|name| name.len() > REPLICA_LABEL_BYTES_MAX) =>
+            {
+                let what = format!("a replica label of more than {REPLICA_LABEL_BYTES_MAX} bytes");
+                return Err(QueryError::Parameter(what));
+            }
             Some(named) => named,
             None => &self.config.replica_labels,
         };
@@ -196,6 +209,8 @@ impl Inner {
         }
         let overlay = self.overlay(&external, replica).await?;
         let rewritten = self.rewritten(&evaluation, &overlay).await?;
+        let version = self.config.peer.state.borrow().build_version.clone();
+        lossy::check(&self.config.client, &version, &rewritten).await?;
         let stream = self.ask(&evaluation, &rewritten, deadline).await?;
         let stored = Arc::clone(&self.stored);
         let source = Source::Asked(Box::new(Labelled::new(stream, rewritten, stored)));
@@ -247,7 +262,18 @@ impl Inner {
         overlay: &LabelOverlay,
     ) -> Result<Rewritten, QueryError> {
         let query = evaluation.query.as_str();
-        match (self.rewrite)(query, overlay) {
+        let outcome = match query.len() <= SHORT_QUERY_BYTES {
+            true => (self.rewrite)(query, overlay),
+            false => {
+                let (rewrite, query, overlay) = (self.rewrite, query.to_owned(), overlay.clone());
+                let thread = tokio::task::spawn_blocking(move || rewrite(&query, &overlay));
+                thread.await.unwrap_or_else(|error| {
+                    let what = format!("expression: reading it failed: {error}");
+                    Err(RewriteError::Unsupported { what })
+                })
+            }
+        };
+        match outcome {
             Ok(rewritten) => {
                 let result = match rewritten.query == query {
                     true => Rewrite::unchanged,
@@ -293,7 +319,9 @@ impl Inner {
         let is_bad = matches!(&error, PeerError::Refused { status, .. } if *status == 400);
         if is_bad && rewritten.query != evaluation.query {
             // Where it is the expression that is refused, the user's own text tells better why.
-            self.check(evaluation).await?;
+            if let Err(told @ QueryError::Refused { .. }) = self.check(evaluation).await {
+                return Err(told);
+            }
         }
         Err(in_users_terms(error, rewritten))
     }

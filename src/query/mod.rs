@@ -8,8 +8,11 @@
 mod answer;
 mod engine;
 mod error;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+mod fuzz;
 mod gate;
 mod histogram;
+mod lossy;
 mod metrics;
 mod order;
 mod rewrite;
@@ -21,8 +24,12 @@ pub use engine::{
     Engine, EngineConfig, Evaluation, EvaluationKind, QueryStatus, REPLICA_LABELS_MAX,
 };
 pub use error::QueryError;
+#[cfg(any(fuzzing, test, feature = "testing"))]
+pub use fuzz::fuzz_rewrite;
 pub use histogram::FloatHistogram;
-pub use rewrite::{LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector};
+pub use rewrite::{
+    LabelOverlay, Overlaid, RewriteError, Rewritten, rewrite, rewrite_selector, selector_matchers,
+};
 pub use samples::{Samples, SamplesError};
 
 pub use crate::prometheus::ResultType;

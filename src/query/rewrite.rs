@@ -14,6 +14,7 @@ mod edits;
 mod labels;
 mod selector;
 mod tokens;
+mod unquote;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,10 @@ use selector::Selector;
 use tokens::Tokens;
 use walk::Walk;
 
+use crate::model::Matcher;
+
+/// The longest expression.
+const QUERY_BYTES_MAX: usize = 2 << 20;
 /// How deep an expression may be nested, counting every operator and parenthesis: its tree is
 /// walked by recursion, as it is by the parser.
 const NESTING_MAX: usize = 4_000;
@@ -62,8 +67,8 @@ pub struct Rewritten {
     pub query: String,
     /// Labels that each series of the result has to get, sorted by name; none of them is there.
     pub added: Vec<(String, String)>,
-    /// Whether labels are put in by `label_replace`, which loses native histograms in Prometheus
-    /// before 2.44.
+    /// Whether labels are put into stored series by `label_replace`, which loses native histograms
+    /// in Prometheus before 2.44.
     pub is_relabelled: bool,
     original: String,
     pieces: Vec<Piece>,
@@ -83,7 +88,8 @@ pub enum RewriteError {
     },
 }
 
-/// Rewrites an expression. Takes milliseconds for a long one.
+/// Rewrites an expression. Takes a fraction of a second for the longest, so what is long does not
+/// belong on a thread of the network.
 ///
 /// # Errors
 /// See [`RewriteError`].
@@ -110,7 +116,12 @@ pub fn rewrite(query: &str, overlay: &LabelOverlay) -> Result<Rewritten, Rewrite
             Some(((*name).to_owned(), value.to_owned()))
         });
         let added = added.collect();
-        let is_relabelled = walk.edits.has_calls();
+        if walk.edits.are_too_many() {
+            return Err(RewriteError::Unsupported {
+                what: "expression: too many labels have to be put into it".to_owned(),
+            });
+        }
+        let is_relabelled = walk.is_relabelled;
         let (changed, pieces) = walk.edits.apply(query);
         Ok(Rewritten {
             query: changed,
@@ -130,21 +141,36 @@ pub fn rewrite_selector(
     selector: &str,
     overlay: &LabelOverlay,
 ) -> Result<Option<String>, RewriteError> {
-    with_stack(selector, |readable, mut tokens| {
-        let Expr::VectorSelector(tree) = parsed(readable)? else {
-            let what = format!("{selector:?} is more than a selector");
-            return Err(RewriteError::Syntax(what));
-        };
-        let written = Selector::take(&mut tokens, selector, &tree)?;
-        if !tokens.is_done() {
-            let what = format!("{selector:?} is more than a selector");
-            return Err(RewriteError::Syntax(what));
-        }
+    read_selector(selector, |written| {
         let decided = written.decide(overlay)?;
-        if decided.is_empty {
-            return Ok(None);
+        let body = decided.body.unwrap_or_else(|| selector.to_owned());
+        Ok((!decided.is_empty).then_some(body))
+    })
+}
+
+/// What a selector asks for; nothing is compiled.
+///
+/// # Errors
+/// See [`RewriteError`].
+pub fn selector_matchers(selector: &str) -> Result<Vec<Matcher>, RewriteError> {
+    read_selector(selector, |written| Ok(written.into_matchers()))
+}
+
+/// Reads a text that is one selector and nothing else.
+fn read_selector<T: Send>(
+    text: &str,
+    read: impl FnOnce(Selector<'_>) -> Result<T, RewriteError> + Send,
+) -> Result<T, RewriteError> {
+    let more = || RewriteError::Syntax("more than a selector such as up{job=\"node\"}".to_owned());
+    with_stack(text, |readable, mut tokens| {
+        let Expr::VectorSelector(tree) = parsed(readable)? else {
+            return Err(more());
+        };
+        let written = Selector::take(&mut tokens, text, &tree)?;
+        match tokens.is_done() {
+            true => read(written),
+            false => Err(more()),
         }
-        Ok(Some(decided.body.unwrap_or_else(|| selector.to_owned())))
     })
 }
 
@@ -192,7 +218,12 @@ fn with_stack<T: Send>(
     text: &str,
     walk: impl FnOnce(&str, Tokens) -> Result<T, RewriteError> + Send,
 ) -> Result<T, RewriteError> {
-    let readable = Readable::of(text);
+    if text.len() > QUERY_BYTES_MAX {
+        return Err(RewriteError::Unsupported {
+            what: format!("expression: longer than {QUERY_BYTES_MAX} bytes"),
+        });
+    }
+    let readable = Readable::of(text).checked()?;
     let tokens = Tokens::of(&readable)?;
     let walk = |tokens| walk(&readable.text, tokens);
     let nesting = tokens.count(|id| {

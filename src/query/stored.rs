@@ -2,7 +2,8 @@
 //!
 //! It tells by listing a label's values, which are never the external ones, from its indexes. The
 //! answer is believed for a while; queries that come meanwhile wait for one question, not for one
-//! each. A result that shows the answer wrong ends in an error and corrects it.
+//! each. A result that shows the answer wrong ends in an error and corrects it; what is
+//! grouped or matched by a label that came to be stored meanwhile does not show it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,8 +35,8 @@ struct Found {
 }
 
 impl StoredLabels {
-    /// Whether a stored series has a label of this name. Where Prometheus refuses the question (a
-    /// name that its router does not take), one may have.
+    /// Whether a stored series has a label of this name. Where Prometheus refuses the name, none
+    /// has; where its router does not take it, or there are more values than are read, one may have.
     ///
     /// # Errors
     /// Where Prometheus can't be asked.
@@ -54,7 +55,9 @@ impl StoredLabels {
         let is_stored = match client.label_values(name, one).await {
             Ok(answer) => answer.value.iter().any(|value| !value.is_empty()),
             Err(error) => match error.class() {
-                PeerErrorClass::Status(status) if matches!(status.as_u16(), 400 | 404) => true,
+                PeerErrorClass::Status(status) if status.as_u16() == 400 => false,
+                PeerErrorClass::Status(status) if status.as_u16() == 404 => true,
+                PeerErrorClass::TooLarge => true,
                 _ => return Err(error),
             },
         };

@@ -56,7 +56,7 @@ pub use metrics::StoreMetrics;
 pub use outbox::{RequestLimits, SeriesSink, SinkClosed};
 pub use overlay::{Inner, Overlay};
 pub use remote::{PrometheusSource, PrometheusUpstream};
-pub use request::{Parsed, QueryRange, SeriesQuery, matches_external};
+pub use request::{Parsed, QueryRange, SeriesQuery, matcher_sets, matches_external};
 pub use resort::Resort;
 pub use selector::{InvalidSelector, selector_matchers};
 pub use shard::Shard;

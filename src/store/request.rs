@@ -135,7 +135,7 @@ pub(super) fn resolve(
     matchers: Vec<LabelMatcher>,
     external: &ExternalLabels,
 ) -> Result<Resolved, StoreError> {
-    check_size(&matchers)?;
+    check_size(matchers.iter())?;
     let mut left = Vec::new();
     let mut matches = true;
     let mut run = 0;
@@ -174,7 +174,7 @@ pub fn matches_external(
     matchers: Vec<LabelMatcher>,
     external: &ExternalLabels,
 ) -> Result<bool, StoreError> {
-    check_size(&matchers)?;
+    check_size(matchers.iter())?;
     let mut matches = true;
     let mut run = 0;
     for matcher in matchers {
@@ -186,13 +186,32 @@ pub fn matches_external(
     Ok(matches)
 }
 
-fn check_size(matchers: &[LabelMatcher]) -> Result<(), StoreError> {
-    let bytes = matchers.iter().map(|m| m.name.len() + m.value.len()).sum();
-    let patterns = matchers.iter().filter(|m| is_pattern(m.r#type));
+/// Sets of matchers that are all sound and will be held against external labels.
+///
+/// # Errors
+/// Of the class `InvalidArgument`, see [`StoreError`].
+pub fn matcher_sets(sets: Vec<Vec<LabelMatcher>>) -> Result<Vec<Vec<Matcher>>, StoreError> {
+    check_size(sets.iter().flatten())?;
+    let mut run = 0;
+    let mut sound = |matcher| {
+        let compiled = Compiled::new(matcher, true)?;
+        check_patterns(&mut run, &compiled)?;
+        Ok(compiled.matcher)
+    };
+    let sets = sets.into_iter();
+    sets.map(|set| set.into_iter().map(&mut sound).collect())
+        .collect()
+}
+
+fn check_size<'a>(
+    matchers: impl Iterator<Item = &'a LabelMatcher> + Clone,
+) -> Result<(), StoreError> {
+    let sizes = matchers.clone().map(|m| m.name.len() + m.value.len());
+    let patterns = matchers.clone().filter(|m| is_pattern(m.r#type));
     let pattern_bytes = patterns.map(|m| m.value.len()).sum();
     for (what, got, limit) in [
-        ("matchers", matchers.len(), MATCHERS_MAX),
-        ("bytes of matchers", bytes, MATCHER_BYTES_MAX),
+        ("matchers", matchers.count(), MATCHERS_MAX),
+        ("bytes of matchers", sizes.sum(), MATCHER_BYTES_MAX),
         ("bytes of patterns", pattern_bytes, PATTERNS_BYTES_MAX),
     ] {
         if got > limit {

@@ -49,29 +49,36 @@ fn the_endpoints_are_those_of_the_list() {
 async fn the_grpc_methods_are_those_of_the_list() {
     let site = Site::new();
     let prometheus = Prometheus::start(&site.data, &PrometheusSetup::default());
-    let outrigger = site.start(prometheus.address(), &[]);
-    outrigger.wait_for_metric("thanos_sidecar_prometheus_up", |up| up == 1.0);
-    let address = format!("http://{}", outrigger.grpc_address());
-    let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
-    let channel = channel.connect().await.unwrap();
-    for (section, is_served) in [("served", true), ("unserved", false)] {
-        for row in rows(METHODS, section) {
-            let mut client = tonic::client::Grpc::new(channel.clone());
-            client.ready().await.unwrap();
-            let path: PathAndQuery = row[0].parse().unwrap();
-            // Every message may be empty, and is read here as if it had no fields.
-            let codec = ProstCodec::<(), ()>::default();
-            let call = async {
-                let answer = client.server_streaming(Request::new(()), path, codec);
-                answer.await?.into_inner().message().await
-            };
-            let code = match tokio::time::timeout(FIRST_MESSAGE, call).await {
-                Ok(Err(status)) => status.code(),
-                Ok(Ok(_)) | Err(_) => Code::Ok,
-            };
-            let method = row[0];
-            assert_eq!(code != Code::Unimplemented, is_served, "{method}: {code:?}");
+    for (flags, has_query) in [(&[][..], false), (&["--query.enable"], true)] {
+        let outrigger = site.start(prometheus.address(), flags);
+        outrigger.wait_for_metric("thanos_sidecar_prometheus_up", |up| up == 1.0);
+        let address = format!("http://{}", outrigger.grpc_address());
+        let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
+        let channel = channel.connect().await.unwrap();
+        for (section, is_served) in [("served", true), ("query", has_query), ("unserved", false)] {
+            for row in rows(METHODS, section) {
+                let code = answer_to_nothing(channel.clone(), row[0]).await;
+                let method = row[0];
+                assert_eq!(code != Code::Unimplemented, is_served, "{method}: {code:?}");
+            }
         }
+    }
+}
+
+/// How a call ends whose request has no fields; `Ok` where it goes on.
+async fn answer_to_nothing(channel: tonic::transport::Channel, method: &str) -> Code {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path: PathAndQuery = method.parse().unwrap();
+    // Every message may be empty, and is read here as if it had no fields.
+    let codec = ProstCodec::<(), ()>::default();
+    let call = async {
+        let answer = client.server_streaming(Request::new(()), path, codec);
+        answer.await?.into_inner().message().await
+    };
+    match tokio::time::timeout(FIRST_MESSAGE, call).await {
+        Ok(Err(status)) => status.code(),
+        Ok(Ok(_)) | Err(_) => Code::Ok,
     }
 }
 

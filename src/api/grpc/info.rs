@@ -7,8 +7,8 @@ use crate::net::grpc::{Call, Code, Status};
 use crate::prometheus::{PeerState, PeerWatch};
 use crate::proto::thanos::ZLabelSet;
 use crate::proto::thanos::info::{
-    ExemplarsInfo, InfoRequest, InfoResponse, MetricMetadataInfo, RulesInfo, StatusInfo, StoreInfo,
-    TargetsInfo, TsdbInfo,
+    ExemplarsInfo, InfoRequest, InfoResponse, MetricMetadataInfo, QueryApiInfo, RulesInfo,
+    StatusInfo, StoreInfo, TargetsInfo, TsdbInfo,
 };
 
 /// What a querier takes us for.
@@ -19,11 +19,17 @@ const COMPONENT_TYPE: &str = "sidecar";
 pub(super) struct InfoService {
     probe: Probe,
     peer: PeerWatch,
+    /// Whether `thanos.Query` is served: queriers push whole aggregations to who says so.
+    has_query: bool,
 }
 
 impl InfoService {
-    pub(super) fn new(probe: Probe, peer: PeerWatch) -> Self {
-        Self { probe, peer }
+    pub(super) fn new(probe: Probe, peer: PeerWatch, has_query: bool) -> Self {
+        Self {
+            probe,
+            peer,
+            has_query,
+        }
     }
 
     pub(super) async fn info(&self, mut call: Call) -> Result<(), Status> {
@@ -32,12 +38,12 @@ impl InfoService {
             // The reference's code and text: queriers show them.
             return Err(Status::new(Code::Unknown, "Not ready").quiet());
         }
-        let info = described(&self.peer.state.borrow());
+        let info = described(&self.peer.state.borrow(), self.has_query);
         reply(call.sink(), &info).await
     }
 }
 
-fn described(peer: &PeerState) -> InfoResponse {
+fn described(peer: &PeerState, has_query: bool) -> InfoResponse {
     let labels = external_set(peer);
     let (min_time, max_time) = (peer.mint.0, peer.maxt.0);
     InfoResponse {
@@ -62,7 +68,7 @@ fn described(peer: &PeerState) -> InfoResponse {
         metric_metadata: Some(MetricMetadataInfo {}),
         targets: Some(TargetsInfo {}),
         exemplars: Some(ExemplarsInfo { min_time, max_time }),
-        query: None,
+        query: has_query.then_some(QueryApiInfo {}),
         status: Some(StatusInfo {}),
     }
 }

@@ -1,11 +1,11 @@
 //! The body of an answer: whole, or in pieces that are made while others are sent.
 //!
 //! Pieces are made by a task of their own, few ahead of what the client takes. A client that is
-//! gone ends the task, and so what it reads from; one that takes nothing for a while is cut off,
-//! since what it holds (a turn, a connection to Prometheus) others wait for. Only a body whose last
-//! piece was made has an end: everything else breaks the connection off.
+//! gone ends the task, and so what it reads from; one that takes nothing for a while, or the whole
+//! not in time, is cut off, since what it holds (a turn, a connection to Prometheus) others wait
+//! for. Only a body whose last piece was made has an end: everything else breaks the connection
+//! off.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::model::ErrorChain;
 
@@ -136,24 +137,39 @@ impl Body for AnswerBody {
 /// A body that is there already, and what is kept until it is gone.
 pub(super) struct Sliced<K> {
     rest: Bytes,
+    deadline: Instant,
     _kept: K,
 }
 
+/// A client took some now and then, and not the whole in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client did not take it in time")]
+pub(super) struct Overdue;
+
 impl<K> Sliced<K> {
-    pub(super) fn new(body: Bytes, kept: K) -> Self {
+    /// After `deadline` no more of it is sent.
+    pub(super) fn new(body: Bytes, deadline: Instant, kept: K) -> Self {
         Self {
             rest: body,
+            deadline,
             _kept: kept,
         }
     }
 }
 
 impl<K: Send + 'static> Pieces for Sliced<K> {
-    type Error = Infallible;
+    type Error = Overdue;
 
-    async fn next_piece(&mut self) -> Result<Option<Bytes>, Infallible> {
-        let bytes = self.rest.len().min(SLICE_BYTES);
-        Ok((bytes > 0).then(|| self.rest.split_to(bytes)))
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Overdue> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        if Instant::now() >= self.deadline {
+            return Err(Overdue);
+        }
+        let piece = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
+        // A copy: what waits for the client would otherwise keep the whole body, without a turn.
+        Ok(Some(Bytes::copy_from_slice(&piece)))
     }
 }
 
@@ -269,6 +285,39 @@ mod tests {
             body.frame().await.unwrap().unwrap();
         }
         assert_eq!(body.frame().await.unwrap().unwrap_err(), BrokenOff);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_too_long_over_all_is_cut_off() {
+        let long = Bytes::from(vec![b'x'; 100 * SLICE_BYTES]);
+        let (_, kept) = counted(0, false);
+        let deadline = Instant::now() + 3 * STALL_MAX;
+        let source = Sliced::new(long, deadline, Arc::clone(&kept));
+        let mut body = AnswerBody::of(source).await.unwrap();
+        let mut taken = 0;
+        let end = loop {
+            tokio::time::sleep(STALL_MAX / 2).await;
+            assert!(taken < 20, "it goes on and on");
+            match body.frame().await.unwrap() {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+            let is_late = Instant::now() > deadline + STALL_MAX;
+            assert!(!is_late || Arc::strong_count(&kept) == 1, "it is kept");
+        };
+        assert_eq!(end, BrokenOff);
+        assert!(taken >= 6, "{taken}");
+        assert_eq!(Arc::strong_count(&kept), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_sent_whole() {
+        let long = Bytes::from_iter((0..3 * SLICE_BYTES + 1).map(|at| at.to_le_bytes()[0]));
+        let deadline = Instant::now() + STALL_MAX;
+        let body = AnswerBody::of(Sliced::new(long.clone(), deadline, ())).await;
+        assert_eq!(body.unwrap().collect().await.unwrap().to_bytes(), long);
+        let late = AnswerBody::of(Sliced::new(long, Instant::now(), ())).await;
+        assert_eq!(late.unwrap_err(), Overdue);
     }
 
     #[tokio::test(start_paused = true)]

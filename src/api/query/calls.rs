@@ -7,23 +7,24 @@ use hyper::body::Body;
 use tokio::time::Instant;
 
 use super::answer::QueryAnswer;
-use super::body::{AnswerBody, Sliced};
+use super::body::{AnswerBody, STALL_MAX, Sliced};
 use super::document::{ALERTS, QUERY_EXEMPLARS, RULES, Shape, TARGETS, with_external};
 use super::error::{ApiError, JSON};
-use super::form::Form;
+use super::form::{FORM_BYTES_FREE, Form};
+use super::label_text::plain_name;
 use super::lists::{SeriesAnswer, TextList, within};
-use super::params::{evaluation, is_forwarded};
-use super::selection::{NOTHING, Selection, forwarded, rule_selection, selection};
+use super::params::{evaluation, held_bytes, is_forwarded};
+use super::selection::{Selection, forwarded, overlay, rule_selection, selection};
 use super::{Call, QueryApi, json};
 use crate::model::ExternalLabels;
 use crate::prometheus::{
     Forwarded, ForwardedParams, LabelsText, ParamsPlace, is_label_asked, label_values_path,
 };
-use crate::query::EvaluationKind;
-use crate::store::{Gate, Running, exemplars_query};
+use crate::query::{EvaluationKind, RewriteError, rewrite};
+use crate::store::{Gate, Running};
 
 /// Answers up to here are sent with their length, and no longer counted among those that are held.
-const SMALL_BYTES: usize = 1 << 20;
+const SMALL_BYTES: usize = 64 << 10;
 
 /// An answer, or why there is none.
 type Answered = Result<Response<AnswerBody>, ApiError>;
@@ -53,6 +54,7 @@ impl QueryApi {
             Call::LabelValues { label } => self.label_values(&label, &form, &external).await,
             Call::Exemplars => self.exemplars(&form, &external).await,
             Call::Rules => {
+                check_read(&form)?;
                 let selection = rule_selection(&form, &external)?;
                 self.document("/api/v1/rules", &form, &selection, &RULES, &external)
                     .await
@@ -69,7 +71,8 @@ impl QueryApi {
             }
             Call::Plain(path, place) => {
                 let params = forwarded(&form, &Selection::Everything);
-                passed_on(path, self.asked(path, params, place).await?).await
+                self.passed_on(path, self.asked(path, params, place).await?)
+                    .await
             }
         }
     }
@@ -92,9 +95,11 @@ impl QueryApi {
         let Some(evaluation) = evaluation(kind, &form, self.0.defaults)? else {
             return self.unreadable_query(kind, &form).await;
         };
+        // What waits to be evaluated is most often little of a long form, which then needs no turn.
+        let turn = form.into_turn();
+        let turn = turn.filter(|_| held_bytes(&evaluation) > FORM_BYTES_FREE);
         let evaluated = self.0.config.engine.evaluate(evaluation).await?;
-        // A long form is held no longer than it is needed.
-        drop(form);
+        drop(turn);
         let body = AnswerBody::of(QueryAnswer::new(evaluated)).await?;
         Ok(json(body))
     }
@@ -170,18 +175,19 @@ impl QueryApi {
         let held = self
             .asked_about(path, form, selection, ParamsPlace::Url)
             .await?;
-        labelled(path, held, shape, external).await
+        self.labelled(path, held, shape, external).await
     }
 
     async fn exemplars(&self, form: &Form, external: &ExternalLabels) -> Answered {
         let path = "/api/v1/query_exemplars";
         let given = form.first("query");
-        let asked = match std::str::from_utf8(given) {
-            Ok(query) => {
-                let asked = exemplars_query(query, external)?;
-                asked.unwrap_or_else(|| NOTHING.to_owned()).into_bytes()
-            }
-            Err(_) => given.to_owned(),
+        // Only the selectors count, so it does not matter what is put in around them.
+        let rewritten = std::str::from_utf8(given).map(|query| rewrite(query, &overlay(external)));
+        let (asked, unread) = match rewritten {
+            Ok(Ok(rewritten)) => (rewritten.query.into_bytes(), None),
+            Ok(Err(RewriteError::Syntax(why))) => (given.to_owned(), Some(why)),
+            Ok(Err(error @ RewriteError::Unsupported { .. })) => return Err(error.into()),
+            Err(error) => (given.to_owned(), Some(error.to_string())),
         };
         let mut params = ForwardedParams::default();
         params.put("query", asked);
@@ -193,7 +199,11 @@ impl QueryApi {
         let held = self
             .asked_well(path, params, ParamsPlace::UrlOrForm)
             .await?;
-        labelled(path, held, &QUERY_EXEMPLARS, external).await
+        match unread {
+            // Prometheus takes what can't be rewritten here.
+            Some(why) => Err(ApiError::unsupported(&format!("expression: {why}"))),
+            None => self.labelled(path, held, &QUERY_EXEMPLARS, external).await,
+        }
     }
 
     async fn labels(&self, form: &Form, external: &ExternalLabels) -> Answered {
@@ -206,7 +216,7 @@ impl QueryApi {
         if selection == Selection::Everything || !list.is_empty() {
             list.merge(external, form.text("limit").parse().ok());
         }
-        Ok(json(sent(list.write(), turn).await))
+        Ok(json(self.sent(list.write(), turn).await?))
     }
 
     async fn label_values(&self, label: &str, form: &Form, external: &ExternalLabels) -> Answered {
@@ -216,10 +226,13 @@ impl QueryApi {
             .asked_about(&path, form, &selection, ParamsPlace::Url)
             .await?;
         let mut labels = external.0.iter().filter(|(_, value)| !value.is_empty());
-        let Some((_, value)) = labels.find(|(name, _)| is_label_asked(label, name)) else {
-            return passed_on(&path, held).await;
+        let plain = plain_name(label);
+        let is_asked = |name: &str| is_label_asked(label, name) || plain.as_deref() == Some(name);
+        let Some((_, value)) = labels.find(|(name, _)| is_asked(name)) else {
+            return self.passed_on(&path, held).await;
         };
-        let list = TextList::parse(&held.answer.body)?;
+        // Of Prometheus' own answer only the warnings are told.
+        let list = TextList::parse(&held.answer.body)?.with(Vec::new());
         drop(held);
         let has_it = match selection {
             Selection::Everything => true,
@@ -234,35 +247,33 @@ impl QueryApi {
     async fn has_series(&self, form: &Form, selectors: &[String]) -> Result<bool, ApiError> {
         let deadline = self.deadline();
         let _turn = turn(&self.0.series_lists, deadline).await?;
-        let mut labels = LabelsText::default();
+        let mut params = ForwardedParams::default();
         for selector in selectors {
-            let mut params = ForwardedParams::default();
             params.put("match[]", selector);
-            for name in ["start", "end"] {
-                if !form.first(name).is_empty() {
-                    params.put(name, form.first(name));
-                }
-            }
-            params.put("limit", "1");
-            let opening = self.0.config.client.forward_series(params);
-            let mut series = within(deadline, opening).await?;
-            if within(deadline, series.next_into(&mut labels)).await? {
-                return Ok(true);
+        }
+        for name in ["start", "end"] {
+            if !form.first(name).is_empty() {
+                params.put(name, form.first(name));
             }
         }
-        Ok(false)
+        params.put("limit", "1");
+        let opening = self.0.config.client.forward_series(params);
+        let mut series = within(deadline, opening).await?;
+        let mut labels = LabelsText::default();
+        Ok(within(deadline, series.next_into(&mut labels)).await?)
     }
 
     async fn series(&self, form: &Form, external: ExternalLabels) -> Answered {
-        if let Some(error) = form.error() {
-            let message = format!("error parsing form values: {error}");
-            return Err(ApiError::bad_data(message));
-        }
-        let selection = selection(form, &external)?;
+        check_read(form)?;
+        let selection = match selection(form, &external)? {
+            // Prometheus asks for a selector, wherever there may be series.
+            _ if form.all("match[]").next().is_none() => Selection::Everything,
+            selection => selection,
+        };
         if let Selection::Unreadable(_) = selection {
             let place = ParamsPlace::UrlOrForm;
             let held = self.asked_about(SERIES, form, &selection, place).await?;
-            return passed_on(SERIES, held).await;
+            return self.passed_on(SERIES, held).await;
         }
         let deadline = self.deadline();
         let turn = turn(&self.0.series_lists, deadline).await?;
@@ -272,6 +283,54 @@ impl QueryApi {
         let series = within(deadline, opening).await?;
         let answer = SeriesAnswer::new(series, external, deadline, turn);
         Ok(json(AnswerBody::of(answer).await?))
+    }
+
+    /// A body that keeps its turn as long as it takes memory, which is no longer than a query may
+    /// take, and as long again as a client may take nothing.
+    async fn sent(&self, body: Bytes, turn: Running) -> Result<AnswerBody, ApiError> {
+        if body.len() <= SMALL_BYTES {
+            return Ok(AnswerBody::from(body));
+        }
+        let sliced = Sliced::new(body, self.deadline() + STALL_MAX, turn);
+        let pieces = AnswerBody::of(sliced).await;
+        pieces.map_err(|overdue| ApiError::unavailable(overdue.to_string()))
+    }
+
+    /// An answer with the external labels put into it.
+    async fn labelled(
+        &self,
+        path: &str,
+        held: Held,
+        shape: &Shape,
+        external: &ExternalLabels,
+    ) -> Answered {
+        if held.answer.status == StatusCode::NO_CONTENT {
+            return self.passed_on(path, held).await;
+        }
+        let document = with_external(&held.answer.body, shape, external);
+        let document = document.map_err(|error| {
+            ApiError::unavailable(format!(
+                "Prometheus answered {path} with something other than the API's JSON: {error}"
+            ))
+        })?;
+        let Held { answer, turn } = held;
+        drop(answer);
+        Ok(json(self.sent(document, turn).await?))
+    }
+
+    /// An answer as it is, but for redirects and errors that are none of the API's.
+    async fn passed_on(&self, path: &str, held: Held) -> Answered {
+        let Held { answer, turn } = held;
+        if !answer.status.is_success() {
+            return Err(ApiError::refused(path, &answer));
+        }
+        let mut response = Response::new(self.sent(answer.body, turn).await?);
+        *response.status_mut() = answer.status;
+        if answer.status != StatusCode::NO_CONTENT {
+            let content_type = answer.content_type.unwrap_or(JSON);
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        Ok(response)
     }
 }
 
@@ -283,42 +342,13 @@ async fn turn(gate: &Gate, deadline: Instant) -> Result<Running, ApiError> {
     }
 }
 
-/// A body that keeps its turn as long as it takes memory.
-async fn sent(body: Bytes, turn: Running) -> AnswerBody {
-    if body.len() <= SMALL_BYTES {
-        return AnswerBody::from(body);
+/// That all parameters could be read, as Prometheus asks of some calls.
+fn check_read(form: &Form) -> Result<(), ApiError> {
+    match form.error() {
+        None => Ok(()),
+        Some(error) => {
+            let message = format!("error parsing form values: {error}");
+            Err(ApiError::bad_data(message))
+        }
     }
-    let pieces = AnswerBody::of(Sliced::new(body, turn)).await;
-    pieces.unwrap_or_else(|never| match never {})
-}
-
-/// An answer with the external labels put into it.
-async fn labelled(path: &str, held: Held, shape: &Shape, external: &ExternalLabels) -> Answered {
-    if held.answer.status == StatusCode::NO_CONTENT {
-        return passed_on(path, held).await;
-    }
-    let document = with_external(&held.answer.body, shape, external);
-    let document = document.map_err(|error| {
-        ApiError::unavailable(format!(
-            "Prometheus answered {path} with something other than the API's JSON: {error}"
-        ))
-    })?;
-    let Held { answer, turn } = held;
-    drop(answer);
-    Ok(json(sent(document, turn).await))
-}
-
-/// An answer as it is, but for redirects and errors that are none of the API's.
-async fn passed_on(path: &str, held: Held) -> Answered {
-    let Held { answer, turn } = held;
-    if !answer.status.is_success() {
-        return Err(ApiError::refused(path, &answer));
-    }
-    let mut response = Response::new(sent(answer.body, turn).await);
-    *response.status_mut() = answer.status;
-    if answer.status != StatusCode::NO_CONTENT {
-        let content_type = answer.content_type.unwrap_or(JSON);
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-    }
-    Ok(response)
 }

@@ -157,6 +157,7 @@ impl From<FormError> for ApiError {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", error.to_string())
             }
             FormError::BrokenOff => Self::bad_data(error.to_string()),
+            FormError::NoTurn => Self::unavailable(error.to_string()),
         }
     }
 }

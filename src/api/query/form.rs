@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,18 +10,24 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::store::{Gate, Running};
 
 /// The longest form that is read; Go's limit.
 pub(super) const FORM_BYTES_MAX: usize = 10 << 20;
-/// Forms up to here need no turn.
-const FORM_BYTES_FREE: usize = 64 << 10;
+/// Forms up to here need no turn, and no more does what is made of them.
+pub(super) const FORM_BYTES_FREE: usize = 64 << 10;
 /// How many longer forms are held at a time.
 const LONG_FORMS_MAX: usize = 6;
+/// How many wait for that.
+const LONG_FORMS_WAITING_MAX: usize = 256;
 /// The most parameters of a request; Go's limit.
 const PARAMS_MAX: usize = 10_000;
-/// How long a form may take to arrive, waiting for a turn included.
+/// How long a form may take to arrive; what is long begins anew with its turn.
 const FORM_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a long form may wait for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 const POST_TOO_LARGE: &str = "http: POST too large";
@@ -30,7 +35,7 @@ const TOO_MANY: &str = "number of URL query parameters exceeded limit";
 
 /// The turns of long forms; clones are the same ones.
 #[derive(Clone, Debug)]
-pub(super) struct LongForms(Arc<Semaphore>);
+pub(super) struct LongForms(Gate);
 
 /// The parameters of a request, the form's before those of the URL.
 #[derive(Debug, Default)]
@@ -39,23 +44,40 @@ pub(super) struct Form {
     /// The first thing that could not be read.
     error: Option<Cow<'static, str>>,
     /// Memory that others wait for.
-    _turn: Option<OwnedSemaphorePermit>,
+    turn: Option<Running>,
 }
 
-/// The form did not arrive.
+/// The form was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FormError {
     #[error("the request's body did not arrive within {FORM_TIMEOUT:?}")]
     TimedOut,
     #[error("the request's body broke off")]
     BrokenOff,
+    #[error("too many requests with forms above {FORM_BYTES_FREE} bytes: no turn came in time")]
+    NoTurn,
 }
 
 // === impl LongForms ===
 
 impl LongForms {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(LONG_FORMS_MAX)))
+        let gate = Gate::new("long forms", LONG_FORMS_MAX, LONG_FORMS_WAITING_MAX);
+        Self(gate)
+    }
+
+    /// How many are held.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.0.running()
+    }
+
+    async fn turn(&self) -> Result<Running, FormError> {
+        match timeout(TURN_TIMEOUT, self.0.enter()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // There is no place to wait in, or waiting was in vain.
+            Ok(Err(_)) | Err(_) => Err(FormError::NoTurn),
+        }
     }
 }
 
@@ -65,7 +87,7 @@ impl Form {
     /// Reads the parameters of a request.
     ///
     /// # Errors
-    /// Where the body does not arrive; what is wrong in it is no error here.
+    /// Where the body does not arrive, or has no turn; what is wrong in it is no error here.
     pub(super) async fn read<B: Body<Data = Bytes> + Send>(
         request: Request<B>,
         long_forms: &LongForms,
@@ -73,9 +95,7 @@ impl Form {
         let (parts, body) = request.into_parts();
         let mut form = Self::default();
         if parts.method == Method::POST && is_form(&parts.headers) {
-            let reading = form.read_body(body, long_forms);
-            let read = tokio::time::timeout(FORM_TIMEOUT, reading).await;
-            read.map_err(|_| FormError::TimedOut)??;
+            form.read_body(body, long_forms).await?;
         }
         form.take(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(form)
@@ -88,15 +108,19 @@ impl Form {
     ) -> Result<(), FormError> {
         let mut body = std::pin::pin!(body);
         let mut text = BytesMut::new();
-        while let Some(data) = next_data(body.as_mut()).await? {
+        let mut deadline = Instant::now() + FORM_TIMEOUT;
+        loop {
+            let arriving = timeout_at(deadline, next_data(body.as_mut()));
+            let Some(data) = arriving.await.map_err(|_| FormError::TimedOut)?? else {
+                break;
+            };
             if data.len() > FORM_BYTES_MAX - text.len() {
                 self.error = Some(Cow::Borrowed(POST_TOO_LARGE));
                 return Ok(());
             }
-            if text.len() + data.len() > FORM_BYTES_FREE && self._turn.is_none() {
-                let turn = Arc::clone(&long_forms.0).acquire_owned().await;
-                // The semaphore is never closed.
-                self._turn = Some(turn.map_err(|_| FormError::BrokenOff)?);
+            if text.len() + data.len() > FORM_BYTES_FREE && self.turn.is_none() {
+                self.turn = Some(long_forms.turn().await?);
+                deadline = Instant::now() + FORM_TIMEOUT;
             }
             text.extend_from_slice(&data);
         }
@@ -165,6 +189,11 @@ impl Form {
         pairs.map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
+    /// Drops the parameters; the turn is for what was made of them.
+    pub(super) fn into_turn(self) -> Option<Running> {
+        self.turn
+    }
+
     /// The parameters of a URL's query.
     #[cfg(test)]
     pub(super) fn of(query: &str) -> Self {
@@ -225,7 +254,7 @@ fn unescaped(text: &[u8]) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use http_body_util::Full;
+    use http_body_util::{Full, StreamBody};
     use proptest::prelude::*;
 
     use super::*;
@@ -311,6 +340,39 @@ mod tests {
         assert!(Form::read(short, &turns).now_or_never().is_some());
         held.pop();
         assert!(next.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_without_a_turn_is_not_one_that_did_not_arrive() {
+        let kind = "application/x-www-form-urlencoded";
+        let turns = LongForms::new();
+        let long = || post(kind, "/x", vec![b'x'; FORM_BYTES_FREE + 1]);
+        let mut held = Vec::new();
+        for _ in 0..LONG_FORMS_MAX {
+            held.push(Form::read(long(), &turns).await.unwrap());
+        }
+        let begun = Instant::now();
+        let refused = Form::read(long(), &turns).await.unwrap_err();
+        assert_eq!(
+            (refused, begun.elapsed()),
+            (FormError::NoTurn, TURN_TIMEOUT)
+        );
+        let mut waiting: Vec<_> = (0..LONG_FORMS_WAITING_MAX)
+            .map(|_| Box::pin(Form::read(long(), &turns)))
+            .collect();
+        for form in &mut waiting {
+            assert!(form.as_mut().now_or_never().is_none());
+        }
+        let refused = Form::read(long(), &turns).now_or_never();
+        assert_eq!(refused.unwrap().unwrap_err(), FormError::NoTurn);
+
+        type Arriving = Result<hyper::body::Frame<Bytes>, std::io::Error>;
+        let never = StreamBody::new(futures_util::stream::pending::<Arriving>());
+        let request = Request::post("/x").header(CONTENT_TYPE, kind);
+        let late = Form::read(request.body(never).unwrap(), &turns)
+            .await
+            .unwrap_err();
+        assert_eq!(late, FormError::TimedOut);
     }
 
     proptest! {

@@ -43,6 +43,28 @@ pub(super) fn overlaid<'a>(
     })
 }
 
+/// The name of a label that a path has escaped, as Prometheus 3 undoes it: behind `U__` an
+/// underscore is doubled, and what is no letter or digit is its code point in hexadecimal digits
+/// between two of them. `None` where the path has none such.
+pub(super) fn plain_name(asked: &str) -> Option<String> {
+    const DIGITS_MAX: usize = 6;
+    let mut rest = asked.strip_prefix("U__")?;
+    let mut name = String::with_capacity(rest.len());
+    while let Some((plain, escape)) = rest.split_once('_') {
+        let (digits, after) = escape.split_once('_')?;
+        name.push_str(plain);
+        name.push(match digits {
+            "" => '_',
+            _ if digits.len() > DIGITS_MAX => return None,
+            _ if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => return None,
+            _ => char::from_u32(u32::from_str_radix(digits, 16).ok()?)?,
+        });
+        rest = after;
+    }
+    name.push_str(rest);
+    Some(name)
+}
+
 /// Writes a JSON string. What needs no escape, which is nearly all, is copied in one piece.
 pub(super) fn write_string(out: &mut BytesMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -86,6 +108,30 @@ mod tests {
         ExternalLabels(Labels::from_iter(
             labels.map(|(n, v)| (n.clone(), v.clone())),
         ))
+    }
+
+    #[test]
+    fn escaped_names_are_undone() {
+        for (asked, name) in [
+            ("U__cluster", Some("cluster")),
+            ("U__a_2e_b", Some("a.b")),
+            ("U__a__b_2E_c", Some("a_b.c")),
+            ("U___31_a", Some("1a")),
+            ("U___e4__1f980_", Some("ä🦀")),
+            ("U__U____a__2e__b", Some("U__a_2e_b")),
+            ("U__", Some("")),
+            ("cluster", None),
+            ("U_cluster", None),
+            ("U__a_", None),
+            ("U__a_2e", None),
+            ("U__a_+2_", None),
+            ("U__a_xy_", None),
+            ("U__a_d800_", None),
+            ("U__a_110000_", None),
+            ("U__a_000002e_", None),
+        ] {
+            assert_eq!(plain_name(asked).as_deref(), name, "{asked}");
+        }
     }
 
     proptest! {

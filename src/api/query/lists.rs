@@ -19,9 +19,11 @@ use crate::store::Running;
 const TRUNCATED: &str = "results truncated due to limit";
 
 /// A list of names or values, as Prometheus answers it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct TextList {
-    #[serde(default)]
+    status: String,
+    /// May be null, but not missing, which an `Option` by itself might.
+    #[serde(deserialize_with = "Option::deserialize")]
     data: Option<Vec<String>>,
     #[serde(default)]
     warnings: Vec<String>,
@@ -49,14 +51,18 @@ impl TextList {
     /// Reads an answer.
     ///
     /// # Errors
-    /// Where it is no list.
+    /// Where it is no list, or not one of success.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let list: serde_json::Result<Self> = serde_json::from_slice(body);
-        list.map_err(|error| {
+        let wrong = |why: &dyn std::fmt::Display| {
             ApiError::unavailable(format!(
-                "Prometheus answered with something other than a list of labels: {error}"
+                "Prometheus answered with something other than a list of labels: {why}"
             ))
-        })
+        };
+        let list: Self = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+        match list.status.as_str() {
+            "success" => Ok(list),
+            status => Err(wrong(&format_args!("its status is {status:?}"))),
+        }
     }
 
     /// Puts the names of external labels in their places, the limit of the request kept.
@@ -218,6 +224,25 @@ mod tests {
             list.with(vec!["v".to_owned()]).write(),
             r#"{"status":"success","data":["v"],"warnings":["w\""],"infos":["i","j"]}"#
         );
-        assert!(TextList::parse(b"<html>").is_err());
+    }
+
+    #[test]
+    fn what_is_no_list_of_success_is_not_an_empty_one() {
+        for (body, told) in [
+            ("<html>", "expected value"),
+            ("", "EOF"),
+            ("{}", "missing field `status`"),
+            (r#"{"status":"success"}"#, "missing field `data`"),
+            (r#"{"data":[]}"#, "missing field `status`"),
+            (r#"{"status":"success","data":{}}"#, "invalid type: map"),
+            (r#"{"status":"ok","data":[]}"#, "its status is \"ok\""),
+            (
+                r#"{"status":"error","data":null,"error":"e"}"#,
+                "its status is \"error\"",
+            ),
+        ] {
+            let error = TextList::parse(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(told), "{body}: {error}");
+        }
     }
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use super::error::ApiError;
 use super::form::Form;
-use crate::model::{MatchOp, Matcher, PromDuration};
-use crate::proto::thanos::{LabelMatcher, label_matcher};
-use crate::query::{Evaluation, EvaluationKind};
-use crate::store::selector_matchers;
+use crate::model::{Matcher, PromDuration};
+use crate::query::{Evaluation, EvaluationKind, selector_matchers};
 
 /// What Prometheus takes of a query, but the expression.
 const OF_INSTANT: &[&str] = &["time", "timeout", "lookback_delta", "stats", "limit"];
@@ -35,6 +33,8 @@ const OWN: &[&str] = &[
 const DEFAULT_POINTS: u64 = 250;
 /// The most selectors of `storeMatch[]`.
 const STORE_MATCHES_MAX: usize = 100;
+/// The most matchers in one of them; each pattern is compiled.
+const MATCHERS_MAX: usize = 20;
 /// What a query's own timeout is prolonged by here, so that it is Prometheus that tells of it.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
@@ -89,6 +89,15 @@ pub(super) fn evaluation(
     }))
 }
 
+/// How much text a query holds, in bytes.
+pub(super) fn held_bytes(of: &Evaluation) -> usize {
+    let params = of.params.iter().map(|(_, value)| value.len());
+    let replicas = of.replica_labels.iter().flatten().map(String::len);
+    let matchers = of.store_matchers.iter().flatten();
+    let matchers = matchers.map(|m| size_of::<Matcher>() + m.name.len() + m.value.len());
+    of.query.len() + params.chain(replicas).chain(matchers).sum::<usize>()
+}
+
 /// The labels that the result shall not carry; `None` is for those of the flag.
 fn replica_labels(form: &Form) -> Result<Option<Vec<String>>, ApiError> {
     if !boolean(form, "dedup", true)? {
@@ -110,8 +119,13 @@ pub(super) fn store_matchers(form: &Form) -> Result<Vec<Vec<Matcher>>, ApiError>
     }
     let selectors = selectors.into_iter().map(|selector| {
         let text = std::str::from_utf8(selector).map_err(|_| wrong("it is not UTF-8"))?;
+        if text.trim().is_empty() {
+            return Ok(Vec::new());
+        }
         let matchers = selector_matchers(text).map_err(|error| wrong(&error.to_string()))?;
-        let matchers: Vec<Matcher> = matchers.into_iter().map(matcher).collect();
+        if matchers.len() > MATCHERS_MAX {
+            return Err(wrong(&format!("more than {MATCHERS_MAX} matchers")));
+        }
         for matcher in &matchers {
             let pattern = matcher.matches("");
             pattern.map_err(|error| wrong(&error.to_string()))?;
@@ -119,20 +133,6 @@ pub(super) fn store_matchers(form: &Form) -> Result<Vec<Vec<Matcher>>, ApiError>
         Ok(matchers)
     });
     selectors.collect()
-}
-
-pub(super) fn matcher(matcher: LabelMatcher) -> Matcher {
-    let op = match matcher.r#type() {
-        label_matcher::Type::Eq => MatchOp::Equal,
-        label_matcher::Type::Neq => MatchOp::NotEqual,
-        label_matcher::Type::Re => MatchOp::Regex,
-        label_matcher::Type::Nre => MatchOp::NotRegex,
-    };
-    Matcher {
-        op,
-        name: matcher.name,
-        value: matcher.value,
-    }
 }
 
 /// Parameters that change nothing here, but may be wrong.

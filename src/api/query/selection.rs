@@ -7,8 +7,7 @@ use super::form::Form;
 use super::params::{is_forwarded, store_matchers};
 use crate::model::{ExternalLabels, Matcher, Selector};
 use crate::prometheus::ForwardedParams;
-use crate::query::{LabelOverlay, Overlaid, RewriteError, rewrite_selector};
-use crate::store::selector_matchers;
+use crate::query::{LabelOverlay, Overlaid, RewriteError, rewrite_selector, selector_matchers};
 
 /// Matches no series: what is asked where nothing can match, so that it is Prometheus that says
 /// what is wrong with the rest.
@@ -33,11 +32,7 @@ pub(super) enum Selection {
 
 /// What the selectors of a request become.
 pub(super) fn selection(form: &Form, external: &ExternalLabels) -> Result<Selection, ApiError> {
-    let given: Vec<&[u8]> = form.all(MATCH).collect();
-    if given.len() > MATCHES_MAX {
-        let why = format!("more than {MATCHES_MAX} selectors");
-        return Err(ApiError::parameter(MATCH, &why));
-    }
+    let given = given(form)?;
     let is_selected = is_store_selected(&store_matchers(form)?, external)?;
     if given.is_empty() {
         return Ok(match is_selected {
@@ -67,13 +62,24 @@ pub(super) fn selection(form: &Form, external: &ExternalLabels) -> Result<Select
     })
 }
 
+fn given(form: &Form) -> Result<Vec<&[u8]>, ApiError> {
+    let given: Vec<&[u8]> = form.all(MATCH).collect();
+    match given.len() > MATCHES_MAX {
+        true => {
+            let why = format!("more than {MATCHES_MAX} selectors");
+            Err(ApiError::parameter(MATCH, &why))
+        }
+        false => Ok(given),
+    }
+}
+
 /// The selectors of rules, which are about labels that rules have and not about series: where one
 /// is about external labels only, it selects all rules or none.
 pub(super) fn rule_selection(
     form: &Form,
     external: &ExternalLabels,
 ) -> Result<Selection, ApiError> {
-    let given: Vec<&[u8]> = form.all(MATCH).take(MATCHES_MAX).collect();
+    let given = given(form)?;
     if given.is_empty() {
         return Ok(Selection::Everything);
     }
@@ -89,7 +95,6 @@ pub(super) fn rule_selection(
             }
             Err(why) => return Ok(Selection::Unreadable(format!("selector: {why}"))),
         };
-        let matchers: Vec<Matcher> = matchers.into_iter().map(super::params::matcher).collect();
         let (about_external, others): (Vec<_>, Vec<_>) = matchers
             .into_iter()
             .partition(|matcher| external.value(&matcher.name).is_some());
@@ -153,7 +158,7 @@ fn all_match(matchers: &[Matcher], external: &ExternalLabels) -> Result<bool, Ap
 
 /// All external labels, none of them dropped. Whether series have such a label of their own does
 /// not matter to selectors.
-fn overlay(external: &ExternalLabels) -> LabelOverlay {
+pub(super) fn overlay(external: &ExternalLabels) -> LabelOverlay {
     let labels = external.0.iter().filter(|(_, value)| !value.is_empty());
     let labels = labels.map(|(name, value)| {
         let overlaid = Overlaid {

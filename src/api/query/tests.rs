@@ -246,8 +246,8 @@ async fn series_get_labels_as_they_stream_by() {
     let stand = answering("200 OK", body).await;
     let (status, body) = stand.get("/api/v1/series?match[]=up").await;
     let expected = concat!(
-        r#"{"status":"success","data":[{"__name__":"up","cluster":"eu","job":"a","#,
-        r#""replica":"0"},{"cluster":"eu","replica":"0"}],"warnings":["w"]}"#
+        r#"{"status":"success","data":[{"__name__":"up","cluster":"eu","job":"a","replica":"0"},"#,
+        r#"{"cluster":"eu","replica":"0"}],"warnings":["w"]}"#
     );
     assert_eq!((status, body.as_str()), (200, expected));
     let (status, body) = stand.get("/api/v1/series?match[]=up&x=%zz").await;
@@ -256,6 +256,16 @@ async fn series_get_labels_as_they_stream_by() {
         body.contains("error parsing form values: invalid URL escape"),
         "{body}"
     );
+
+    // Prometheus is to say that there is no selector, also where the store is not meant.
+    for query in ["", "?storeMatch[]={cluster=\"us\"}"] {
+        let path = format!("/api/v1/series{}", encoded(query));
+        assert_eq!(stand.get(&path).await.0, 200);
+        assert_eq!(
+            stand.asked().pop().unwrap().trim_end_matches('?'),
+            "/api/v1/series"
+        );
+    }
 
     let broken = answering("200 OK", "{\"status\":\"success\",\"data\":[{\"a\":\"b\"},").await;
     let (status, body) = broken.get("/api/v1/series?match[]=up").await;
@@ -269,12 +279,10 @@ async fn series_get_labels_as_they_stream_by() {
 async fn an_external_label_has_its_one_value_if_anything_matches() {
     let script = |seen: &Seen| {
         let body = match percent_decoded(seen.path()) {
-            path if path.starts_with("/api/v1/series") && path.contains("none") => {
-                "{\"status\":\"success\",\"data\":[]}"
-            }
-            path if path.starts_with("/api/v1/series") => {
+            path if path.starts_with("/api/v1/series") && path.contains("match[]=up") => {
                 "{\"status\":\"success\",\"data\":[{\"a\":\"b\"},{\"a\":\"c\"}]}"
             }
+            path if path.starts_with("/api/v1/series") => "{\"status\":\"success\",\"data\":[]}",
             _ => "{\"status\":\"success\",\"data\":[\"own\"]}",
         };
         Reply::Bytes(response("200 OK", &[], body))
@@ -297,12 +305,16 @@ async fn an_external_label_has_its_one_value_if_anything_matches() {
             "{query}"
         );
     }
-    let last = stand
-        .asked()
-        .into_iter()
-        .rev()
-        .find(|asked| asked.contains("series"));
-    assert_eq!(last.unwrap(), "/api/v1/series?match[]=up&end=5&limit=1");
+    let asked = stand.asked();
+    let series: Vec<_> = asked.iter().filter(|a| a.contains("series")).collect();
+    let expected = [
+        "/api/v1/series?match[]=up&limit=1",
+        "/api/v1/series?match[]=none&limit=1",
+        "/api/v1/series?match[]=none&match[]=up&end=5&limit=1",
+    ];
+    assert_eq!(series, expected, "one question each");
+    let escaped = stand.get("/api/v1/label/U__cluster/values").await;
+    assert_eq!(escaped, (200, eu.to_owned()));
     let own = "{\"status\":\"success\",\"data\":[\"own\"]}";
     assert_eq!(
         stand.get("/api/v1/label/a/values").await,
@@ -359,6 +371,9 @@ async fn rules_are_selected_by_their_own_labels() {
         let seen = stand.asked().pop().unwrap();
         assert_eq!(seen, format!("/api/v1/rules{asked}"), "{query}");
     }
+    let (status, body) = stand.get("/api/v1/rules?x=%zz").await;
+    assert_eq!(status, 400);
+    assert!(body.contains("error parsing form values: "), "{body}");
 }
 
 #[tokio::test]
@@ -374,6 +389,31 @@ async fn long_answers_are_sent_in_pieces_and_hold_their_turn() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body.len(), length);
     assert_eq!(stand.api.0.whole_answers.running(), 0);
+}
+
+#[tokio::test]
+async fn a_long_form_of_a_short_query_needs_no_turn_while_it_is_evaluated() {
+    let stand = stand(|_| Reply::Hang).await;
+    let padding = "x".repeat(100_000);
+    let ask = |query: &str| {
+        let form = format!("pad={padding}&query={query}");
+        let request = Request::post("/api/v1/query")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(Bytes::from(form)));
+        let call = Call::Query(EvaluationKind::Instant);
+        Box::pin(stand.api.answer(call, request.unwrap()))
+    };
+    let long = format!("up{{a=\"{padding}\"}}").replace('=', "%3D");
+    for (query, turns) in [("up", 0), (long.as_str(), 1)] {
+        let mut asking = ask(query);
+        assert!(
+            futures_util::future::poll_immediate(&mut asking)
+                .await
+                .is_none()
+        );
+        assert_eq!(stand.api.0.long_forms.running(), turns);
+    }
+    assert_eq!(stand.api.0.long_forms.running(), 0);
 }
 
 #[tokio::test]

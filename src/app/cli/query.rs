@@ -36,7 +36,7 @@ pub struct QueryArgs {
         long = "query.timeout",
         value_name = "DURATION",
         default_value = "2m",
-        value_parser = timeout
+        value_parser = more_than_zero
     )]
     pub timeout: PromDuration,
 
@@ -46,7 +46,8 @@ pub struct QueryArgs {
         id = "query.default-step",
         long = "query.default-step",
         value_name = "DURATION",
-        default_value = "1s"
+        default_value = "1s",
+        value_parser = more_than_zero
     )]
     pub default_step: PromDuration,
 
@@ -67,20 +68,20 @@ pub struct QueryArgs {
     pub partial_response: bool,
 }
 
-/// Why a duration is no timeout.
+/// Why a duration is no timeout and no step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum InvalidTimeout {
+enum InvalidSpan {
     #[error(transparent)]
     Duration(#[from] InvalidPromDuration),
     #[error("must be more than 0")]
     Zero,
 }
 
-fn timeout(text: &str) -> Result<PromDuration, InvalidTimeout> {
-    let timeout: PromDuration = text.parse()?;
-    match timeout.as_millis() {
-        0 => Err(InvalidTimeout::Zero),
-        _ => Ok(timeout),
+fn more_than_zero(text: &str) -> Result<PromDuration, InvalidSpan> {
+    let span: PromDuration = text.parse()?;
+    match span.as_millis() {
+        0 => Err(InvalidSpan::Zero),
+        _ => Ok(span),
     }
 }
 

@@ -177,6 +177,7 @@ async fn build(
     });
     let query = QueryPart::build(&sidecar.query, &client, &peer, &mut registry);
     let grpc = GrpcPart::build(sidecar, environment, client, &peer, &probe, &mut registry)?
+        .with_query(query.engine.clone())
         .with_request_log(request_log)
         .with_tracer(tracer);
     let sources = status::sources(status::Shown {

@@ -138,7 +138,8 @@ impl Client {
         let asking = refusal::ask_successfully(self, path, asked.into_question());
         match asking.await {
             Err(error) if error.is_absent() => {
-                let params = [("query", expression), ("time", "0")];
+                // It is only to be read: where that leads to an evaluation, it is cut short.
+                let params = [("query", expression), ("time", "0"), ("timeout", "1s")];
                 self.query(QueryEndpoint::Instant, &params).await.map(drop)
             }
             outcome => outcome.map(drop),

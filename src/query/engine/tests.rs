@@ -244,7 +244,12 @@ fn ended(engine: &Engine, outcome: Outcome) -> u64 {
 #[tokio::test]
 async fn a_vector_gets_its_labels_and_the_parameters_go_as_given() {
     let peer = Peer::answering(|_| {
-        let body = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[1.5,"NaN"]},{"metric":{},"value":[1.5,"2"]}],"stats":{"x":1}},"warnings":["w (1:1)"],"infos":["i"]}"#;
+        let body = concat!(
+            r#"{"status":"success","data":{"resultType":"vector","result":["#,
+            r#"{"metric":{"__name__":"up","job":"a"},"value":[1.5,"NaN"]},"#,
+            r#"{"metric":{},"value":[1.5,"2"]}],"stats":{"x":1}},"#,
+            r#""warnings":["w (1:1)"],"infos":["i"]}"#,
+        );
         Reply::Whole(200, body.to_owned())
     })
     .await;
@@ -445,6 +450,44 @@ async fn a_stored_label_is_replaced_by_prometheus() {
         "{question}"
     );
     assert_eq!(engine.status().rewritten, 1);
+}
+
+#[tokio::test]
+async fn native_histograms_are_not_lost_by_old_versions() {
+    for (version, features, is_asked) in [
+        ("2.42.0", "native-histograms,exemplar-storage", false),
+        ("2.42.0", "exemplar-storage", true),
+        ("2.44.0", "native-histograms", true),
+    ] {
+        let flags = format!(r#"{{"status":"success","data":{{"enable-feature":"{features}"}}}}"#);
+        let peer = Peer::start(move |asked| match asked {
+            "/api/v1/status/flags" => Reply::Whole(200, flags.clone()),
+            asked if asked.starts_with("/api/v1/label/") => {
+                Reply::Whole(200, r#"{"status":"success","data":[]}"#.to_owned())
+            }
+            _ => Reply::Whole(200, result_body("vector", "[]")),
+        })
+        .await;
+        let labels = [("cluster".to_owned(), "c1".to_owned())];
+        let mut state = PeerState::up_with(ExternalLabels(labels.into_iter().collect::<Labels>()));
+        state.build_version = version.to_owned();
+        let engine = peer.engine_of(state, 1, LONG);
+        let outcome = answer(&engine, instant("up or vector(0)")).await;
+        assert_eq!(
+            outcome.is_ok(),
+            is_asked,
+            "{version} {features} {outcome:?}"
+        );
+        if let Err(error) = outcome {
+            assert_eq!(error.status(), 422);
+            assert!(
+                error.to_string().contains("2.42.0 loses native histograms"),
+                "{error}"
+            );
+        }
+        // Nothing is put in here.
+        answer(&engine, instant("up")).await.unwrap();
+    }
 }
 
 #[tokio::test]

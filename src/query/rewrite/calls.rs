@@ -9,11 +9,12 @@ use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{AggregateExpr, Call, Expr};
 
 use super::labels::{Carried, Names};
-use super::selector::{Selector, absent_label};
+use super::selector::{AbsentLabel, Selector, absent_label};
 use super::walk::{Node, Walk};
 use super::{LabelOverlay, RewriteError};
 
 const BUCKET: &str = "le";
+const NAME: &str = "__name__";
 /// Which argument names the label that a function sets, from 0.
 const SET_LABEL: usize = 1;
 /// What `info` finds the info series of a series by.
@@ -172,10 +173,7 @@ impl<'a> Walk<'a> {
                 self.info_selector(argument)?;
                 continue;
             }
-            let untouched = matches!(
-                labels,
-                Labels::Absent | Labels::PassUntouched | Labels::Drop
-            );
+            let untouched = matches!(labels, Labels::Absent | Labels::PassUntouched);
             let node = match untouched {
                 true => self.node(argument)?,
                 false => self.settled(argument)?,
@@ -218,7 +216,7 @@ impl<'a> Walk<'a> {
             }
             Labels::Order => vector.carried.virt.clone(),
             Labels::Info => {
-                self.check_info()?;
+                self.check_info(call, vector)?;
                 Names::new()
             }
         };
@@ -259,10 +257,17 @@ impl<'a> Walk<'a> {
             _ => return Ok(()),
         };
         for (name, label) in &self.overlay.0 {
-            if label.is_shown
-                && let Some(value) = absent_label(selector, name)
-            {
-                self.set_label(span, name, value);
+            if !label.is_shown {
+                continue;
+            }
+            match absent_label(selector, name) {
+                AbsentLabel::None => {}
+                AbsentLabel::Value(value) => self.set_label(span, name, value),
+                AbsentLabel::Unclear => {
+                    return Err(unsupported(format!(
+                        "absent() with another matcher on {name} before the one for equality"
+                    )));
+                }
             }
         }
         Ok(())
@@ -286,12 +291,26 @@ impl<'a> Walk<'a> {
     }
 
     /// Info series have no external labels in Prometheus, so they are found only where those are
-    /// not looked at, and bring labels along that would have to be replaced.
-    fn check_info(&self) -> Result<(), RewriteError> {
+    /// not looked at, bring labels along that would have to be replaced, and don't bring the
+    /// external ones to series that have lost them.
+    fn check_info(&self, call: &'a Call, vector: &Node<'a>) -> Result<(), RewriteError> {
+        let brings_all = match call.args.args.get(1).map(|argument| &**argument) {
+            Some(Expr::VectorSelector(selector)) => {
+                selector.matchers.matchers.iter().all(|m| m.name == NAME)
+            }
+            _ => true,
+        };
         for (name, label) in &self.overlay.0 {
             if IDENTIFYING.contains(&&**name) || label.is_stored {
                 return Err(unsupported(format!(
                     "info() where {name} is an external label or replica label"
+                )));
+            }
+            let carried = &vector.carried;
+            let is_lost = !carried.is_empty && !carried.virt.contains(&**name);
+            if brings_all && label.is_shown && is_lost {
+                return Err(unsupported(format!(
+                    "info() of series without the external label {name}, which it would bring back"
                 )));
             }
         }

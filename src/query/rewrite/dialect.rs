@@ -1,12 +1,16 @@
 //! What Prometheus reads and the parser does not, said in words that it knows.
 //!
-//! The parser gets a copy in which strings in backticks stand in quotes, durations that are
-//! computed are plain ones, and `anchored` and `smoothed` are left out: nothing of that decides
+//! The parser gets a copy in which strings in backticks, and with escapes, which it reads by other
+//! rules than Go, stand as they are meant, patterns are other ones
+//! (it would compile them, by other rules and within narrower limits than Go's), durations that
+//! are computed are plain, and `anchored` and `smoothed` are left out: nothing of that decides
 //! where labels go. Prometheus gets the user's own words, so each place of the copy knows its place
 //! in the original.
 
 use std::ops::Range;
 
+use super::RewriteError;
+use super::unquote::unquoted;
 use crate::model::Quoted;
 
 /// Words behind which an operand begins, so that `anchored` behind them is a metric.
@@ -30,6 +34,17 @@ const OPERATORS: [&str; 15] = [
 /// How ranges are extended to their ends, behind a selector.
 const EXTENSIONS: [&str; 2] = ["anchored", "smoothed"];
 
+/// Stands for every pattern behind `=~`; what is empty does not match, so the selector may do
+/// without another matcher, as far as the parser is to judge.
+const PATTERN: &str = "\"x\"";
+/// The same behind `!~`.
+const NEGATED_PATTERN: &str = "\"\"";
+
+/// How long an expression may be beside its strings; the parser holds each token several times.
+const TOKENS_MAX: usize = 100_000;
+/// The longest duration that is computed behind `offset`; its end is looked for at each.
+const COMPUTED_BYTES_MAX: usize = 512;
+
 /// An expression as the parser reads it.
 #[derive(Debug)]
 pub(super) struct Readable {
@@ -37,6 +52,10 @@ pub(super) struct Readable {
     pub(super) text: String,
     /// What stands otherwise in the original, in order.
     replaced: Vec<Replaced>,
+    /// Words, numbers, strings and signs.
+    tokens: usize,
+    /// What Prometheus may read and we can't.
+    unreadable: Option<RewriteError>,
 }
 
 #[derive(Debug)]
@@ -57,9 +76,24 @@ impl Readable {
             readable: Self {
                 text: String::with_capacity(original.len()),
                 replaced: Vec::new(),
+                tokens: 0,
+                unreadable: None,
             },
         };
         reader.run()
+    }
+
+    /// Itself, if it can be read within bounds.
+    pub(super) fn checked(self) -> Result<Self, RewriteError> {
+        if let Some(error) = self.unreadable {
+            return Err(error);
+        }
+        match self.tokens > TOKENS_MAX {
+            true => Err(RewriteError::Unsupported {
+                what: format!("expression: more than {TOKENS_MAX} words, numbers and signs"),
+            }),
+            false => Ok(self),
+        }
     }
 
     /// Where in the original a token of the copy stands.
@@ -87,6 +121,10 @@ enum Last {
     Operand,
     Operator,
     Offset,
+    /// `=~`
+    Matches,
+    /// `!~`
+    MatchesNot,
 }
 
 /// Goes through the text once, by what Prometheus' lexer takes for strings, comments and words.
@@ -102,26 +140,32 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn run(mut self) -> Readable {
         while let Some(c) = self.rest().chars().next() {
+            self.readable.tokens += usize::from(!c.is_whitespace());
             match c {
                 '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
-                '"' | '\'' => {
-                    self.at += quoted_bytes(self.rest());
-                    self.last = Last::Operand;
-                }
-                '`' => self.raw_string(),
+                '"' | '\'' | '`' => self.string(),
                 '[' => self.brackets(),
-                '(' if self.last == Last::Offset => {
-                    let bytes = closed_bytes(self.rest());
-                    self.replace(bytes, "1s");
-                }
+                '(' if self.last == Last::Offset => match closed_bytes(self.rest()) {
+                    Some(bytes) => self.replace(bytes, "1s"),
+                    None => {
+                        self.at += 1;
+                        self.last = Last::Operator;
+                    }
+                },
                 c if c.is_ascii_digit() || c == '.' => {
                     self.at += word_bytes(self.rest());
                     self.last = Last::Operand;
                 }
                 c if is_word(c) => self.word(),
                 c => {
+                    let before = self
+                        .original
+                        .get(..self.at)
+                        .and_then(|t| t.chars().next_back());
                     self.at += c.len_utf8();
                     self.last = match c {
+                        '~' if before == Some('!') => Last::MatchesNot,
+                        '~' => Last::Matches,
                         ')' | '}' | ']' => Last::Operand,
                         // A sign, or the space, before what the offset is.
                         '+' | '-' if self.last == Last::Offset => Last::Offset,
@@ -155,26 +199,34 @@ impl<'a> Reader<'a> {
         self.last = Last::Operand;
     }
 
-    /// A string in backticks, in which nothing is escaped.
-    fn raw_string(&mut self) {
-        let content = self.rest().get(1..).unwrap_or_default();
-        match content.split_once('`') {
-            Some((content, _)) => {
-                let quoted = Quoted(content).to_string();
-                self.replace(content.len() + 2, &quoted);
+    fn string(&mut self) {
+        let bytes = quoted_bytes(self.rest());
+        let literal = self.rest().get(..bytes).unwrap_or_default();
+        let is_plain = !literal.contains(['\\', '`']);
+        match (self.last, unquoted(literal)) {
+            (Last::Matches, Ok(_)) => self.replace(bytes, PATTERN),
+            (Last::MatchesNot, Ok(_)) => self.replace(bytes, NEGATED_PATTERN),
+            (_, Ok(content)) if !is_plain => {
+                self.replace(bytes, &Quoted(&content).to_string());
             }
-            // An error, which the parser tells.
-            None => self.at = self.original.len(),
+            (_, read) => {
+                // What is no string by any rules, the parser tells.
+                if let Err(error @ RewriteError::Unsupported { .. }) = read {
+                    self.readable.unreadable.get_or_insert(error);
+                }
+                self.at += bytes;
+                self.last = Last::Operand;
+            }
         }
     }
 
     /// `[5m]`, `[1h:]`, or with durations that are computed.
     fn brackets(&mut self) {
-        let content = self.rest().get(1..).unwrap_or_default();
-        let content = content.split_once(']').map(|(content, _)| content);
         self.at += 1;
         self.last = Last::Operator;
-        let Some(content) = content else {
+        let Some((content, _)) = self.rest().split_once(']') else {
+            // An error, which the parser tells.
+            self.at = self.original.len();
             return;
         };
         if content
@@ -209,8 +261,13 @@ impl<'a> Reader<'a> {
             // `step()`, or a smaller or greater one of two.
             let behind = self.rest().get(bytes..).unwrap_or_default();
             let space = behind.len() - behind.trim_start().len();
-            let call = closed_bytes(behind.trim_start());
-            self.replace(bytes + space + call, "1s");
+            match closed_bytes(behind.trim_start()) {
+                Some(call) => self.replace(bytes + space + call, "1s"),
+                None => {
+                    self.at += bytes;
+                    self.last = Last::Operand;
+                }
+            }
         } else {
             self.at += bytes;
             self.last = match &*word {
@@ -232,12 +289,12 @@ fn word_bytes(text: &str) -> usize {
     text.find(|c| !is_part(c)).unwrap_or(text.len())
 }
 
-/// The bytes of a string with its quotes.
+/// The bytes of a string with its quotes; between backticks nothing is escaped.
 fn quoted_bytes(text: &str) -> usize {
     let mut chars = text.char_indices();
     let quote = chars.next().map(|(_, quote)| quote);
     while let Some((at, c)) = chars.next() {
-        if c == '\\' {
+        if c == '\\' && quote != Some('`') {
             chars.next();
         } else if Some(c) == quote {
             return at + 1;
@@ -247,17 +304,17 @@ fn quoted_bytes(text: &str) -> usize {
 }
 
 /// The bytes from an opening parenthesis to the one that closes it.
-fn closed_bytes(text: &str) -> usize {
+fn closed_bytes(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
+    for (at, byte) in text.bytes().take(COMPUTED_BYTES_MAX).enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth == 0 {
-            return at + usize::from(c == ')');
+            return (byte == b')').then_some(at + 1);
         }
     }
-    text.len()
+    None
 }

@@ -2,11 +2,16 @@
 
 use std::ops::Range;
 
+/// How much text is put in; Prometheus takes forms of 10 MiB.
+const EDITS_BYTES_MAX: usize = 4 << 20;
+
 /// Changes to a text, collected while its tree is walked from the leaves up.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     /// In the order in which they came; those of a node after those of its parts.
     list: Vec<Edit>,
+    /// Of all texts.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -42,27 +47,25 @@ pub(super) struct Piece {
 impl Edits {
     /// Puts a call around a part of the text.
     pub(super) fn wrap(&mut self, span: &Range<usize>, before: &str, after: String) {
-        self.list.push(Edit {
-            span: span.start..span.start,
-            text: before.to_owned(),
-            side: Side::Opening,
-        });
-        self.list.push(Edit {
-            span: span.end..span.end,
-            text: after,
-            side: Side::Closing,
-        });
+        self.push(span.start..span.start, before.to_owned(), Side::Opening);
+        self.push(span.end..span.end, after, Side::Closing);
     }
 
     /// Puts another text in place of a part.
     pub(super) fn replace(&mut self, span: Range<usize>, text: String) {
-        let side = Side::Replacing;
-        self.list.push(Edit { span, text, side });
+        self.push(span, text, Side::Replacing);
     }
 
-    /// Whether a call was put around a part.
-    pub(super) fn has_calls(&self) -> bool {
-        self.list.iter().any(|edit| edit.side == Side::Opening)
+    fn push(&mut self, span: Range<usize>, text: String, side: Side) {
+        self.bytes += text.len();
+        if self.bytes <= EDITS_BYTES_MAX {
+            self.list.push(Edit { span, text, side });
+        }
+    }
+
+    /// Whether there were more than are kept.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.bytes > EDITS_BYTES_MAX
     }
 
     /// The changed text and where its pieces come from.

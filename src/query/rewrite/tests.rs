@@ -226,6 +226,99 @@ fn what_only_prometheus_reads_stays_as_it_is() {
 }
 
 #[test]
+fn patterns_are_gos_and_may_be_long() {
+    expect(
+        &overlay(),
+        r##"
+        up{job=~"\\pN\\Qa.b\\E(?U)x*"}
+          => up{job=~"\\pN\\Qa.b\\E(?U)x*"} +cluster+replica
+        up{cluster=~"\\Qeu\\E\\pN", job =~ `.*`}
+          => up{job =~ `.*`} +cluster+replica
+        {cluster=~"eu1|us1",job=~`.*`}
+          => {job=~`.*`,__name__!=""} +cluster+replica
+        {cluster!~""}
+          => {__name__!=""} +cluster+replica
+        {job!~""}
+          => {job!~""} +cluster+replica
+        up{cluster!~"eu1|us1"}
+          => {__name__="up",__name__=""} +
+        up{cluster=~"eu("}
+          => error parsing regexp…
+        "##,
+    );
+    let names: Vec<String> = (0..20_000).map(|n| format!("instance-{n}")).collect();
+    let query = format!("a{{instance=~\"{}\"}}", names.join("|"));
+    assert_eq!(rewrite(&query, &overlay()).unwrap().query, query);
+}
+
+#[test]
+fn selectors_that_prometheus_refuses_are_refused() {
+    for text in [
+        "{cluster=~\".*\"}",
+        "{cluster!~\"us\",job=~\".*\"}",
+        "{cluster=~\"eu.*|\"}",
+    ] {
+        let refused = rewrite(text, &overlay());
+        assert!(
+            matches!(refused, Err(RewriteError::Syntax(_))),
+            "{text} {refused:?}"
+        );
+        let refused = rewrite_selector(text, &overlay());
+        assert!(
+            matches!(refused, Err(RewriteError::Syntax(_))),
+            "{text} {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn strings_are_read_as_go_does() {
+    let overlay = LabelOverlay([("z".to_owned(), external("ä"))].into());
+    assert_eq!(shown("up{z=\"\\xc3\\xa4\"}", &overlay), "up +z");
+    assert_eq!(shown("up{z=~\"\\303\\244|b\"}", &overlay), "up +z");
+    let made = r#"label_replace(up, "\x7a", "b", "", "")"#;
+    let put_in = r#"label_replace(up, "z", "ä", "", "")"#;
+    let expected = format!("{} +", made.replace("up", put_in));
+    assert_eq!(shown(made, &overlay), expected);
+    for odd in ["a{b=~\"\\ä\"}", "a{b=~\"\\xä\"}", "a{b=\"\\ä\"}"] {
+        assert!(
+            matches!(rewrite(odd, &overlay), Err(RewriteError::Syntax(_))),
+            "{odd}"
+        );
+    }
+    let refused = shown("a{b=\"\\xff\"}", &overlay);
+    assert_eq!(refused, "unsupported string that is not UTF-8");
+}
+
+#[test]
+fn what_is_long_is_refused() {
+    let patterns = vec!["cluster=~\"e.*\""; 21].join(",");
+    let many = format!("up{{{patterns}}}");
+    assert!(shown(&many, &overlay()).contains("more than 20 patterns"));
+    let commas = format!("sum by ({}) (up)", vec!["a"; 60_000].join(","));
+    assert!(shown(&commas, &overlay()).contains("more than 100000 words"));
+    let long = format!("up{{a=\"{}\"}}", "x".repeat(QUERY_BYTES_MAX));
+    assert!(shown(&long, &overlay()).contains("longer than"));
+    let value = "v".repeat(10_000);
+    let wide = LabelOverlay([("z".to_owned(), external(&value))].into());
+    let wraps = vec!["a"; 1_000].join(" + vector(1) + ");
+    assert!(shown(&wraps, &wide).contains("too many labels"));
+}
+
+#[test]
+fn selectors_are_read() {
+    let read = selector_matchers("up{job=~`a\\d`,\"x y\"!=\"\"}").unwrap();
+    let read: Vec<String> = read.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        read,
+        ["__name__=\"up\"", "job=~\"a\\\\d\"", "\"x y\"!=\"\""]
+    );
+    for deep in ["(", "-", "abs("] {
+        assert!(selector_matchers(&deep.repeat(60_000)).is_err());
+    }
+}
+
+#[test]
 fn samples_that_are_filled_in_get_what_they_should_have() {
     expect(
         &overlay(),
@@ -324,6 +417,14 @@ fn labels_that_a_function_looks_at_are_put_in() {
           => absent(sum(up)) +
         info(up)
           => info(up) +cluster+replica
+        info(sum by (job, instance) (up))
+          => unsupported info() of series without the external label cluster, …
+        info(sum by (job, instance) (up), {__name__="x_info"})
+          => unsupported info() of series without the external label cluster, …
+        info(sum by (job, instance) (up), {version=~".+"})
+          => info(sum by (job, instance) (up), {version=~".+"}) +
+        absent(up{cluster!="x",cluster="eu1"})
+          => unsupported absent() with another matcher on cluster …
         info(up, {cluster="eu1"})
           => unsupported info() with a matcher on cluster, …
         "#,
@@ -445,6 +546,7 @@ fn depth_has_a_limit_and_does_not_overflow() {
             "{refused}"
         );
         assert!(rewrite(&make(500_000), &overlay()).is_err());
+        assert!(rewrite(&make(50_000), &overlay()).is_err());
     }
     assert!(rewrite(&mixed(NESTING_MAX / 4), &overlay()).is_ok());
 }

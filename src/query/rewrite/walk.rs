@@ -26,6 +26,8 @@ pub(super) struct Walk<'a> {
     pub(super) overlay: &'a LabelOverlay,
     pub(super) tokens: Tokens,
     pub(super) edits: Edits,
+    /// Whether labels were put into series of the user's, which may be native histograms.
+    pub(super) is_relabelled: bool,
 }
 
 /// A node that was walked through.
@@ -43,6 +45,7 @@ impl<'a> Walk<'a> {
             overlay,
             tokens,
             edits: Edits::default(),
+            is_relabelled: false,
         }
     }
 
@@ -108,6 +111,7 @@ impl<'a> Walk<'a> {
     /// Puts labels into the series of an instant vector, or takes them off where results shall not
     /// carry them.
     pub(super) fn put_in(&mut self, node: &mut Node<'a>, names: &Names<'a>) {
+        self.is_relabelled |= !names.is_empty();
         for &name in names {
             let value = self.overlay.shown(name).unwrap_or_default();
             self.set_label(&node.span, name, value);

@@ -40,9 +40,11 @@ fn floats_come_as_they_were_written() {
 
 #[test]
 fn floats_and_histograms_stand_side_by_side() {
-    let both = decode(
-        r#""values":[[1,"2"]],"histograms":[[3,{"count":"1","sum":"2","buckets":[[0,"1","2","1"]]}],[4,{"sum":"2","count":"0"}]]"#,
-    )
+    let both = decode(concat!(
+        r#""values":[[1,"2"]],"histograms":["#,
+        r#"[3,{"count":"1","sum":"2","buckets":[[0,"1","2","1"]]}],"#,
+        r#"[4,{"sum":"2","count":"0"}]]"#,
+    ))
     .unwrap();
     assert_eq!(both.floats, [(1000, 2.0)]);
     let times: Vec<_> = both.histograms.iter().map(|(time, _)| *time).collect();

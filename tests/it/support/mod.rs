@@ -40,7 +40,7 @@ pub(crate) use process::{Process, logfmt_value};
 pub(crate) use prometheus::{
     Prometheus, PrometheusSetup, promtool, promtool_accepts, promtool_path,
 };
-pub(crate) use remote_proxy::{Harm, RemoteProxy};
+pub(crate) use remote_proxy::{Harm, Queries, RemoteProxy};
 pub(crate) use remote_write::{Writer, histogram};
 pub(crate) use s3::{ACCESS_KEY, FailingS3, HOST, MotoS3, SECRET_KEY, SignedS3, objstore_yaml};
 pub(crate) use samples::{

@@ -1,8 +1,9 @@
-//! A proxy before Prometheus that notes what is asked and does harm to the answers of remote read.
+//! A proxy before Prometheus that notes what is asked, does harm to the answers of remote read and
+//! answers queries in its place.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -37,6 +38,19 @@ pub(crate) enum Harm {
     Held,
 }
 
+/// What becomes of `/api/v1/query` and `/api/v1/query_range`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Queries {
+    /// Handed on.
+    HandedOn,
+    /// Answered with this status and body.
+    Answered(u16, String),
+    /// Answered with this and the end of the connection, though more was announced.
+    CutAfter(String),
+    /// Never answered.
+    Held,
+}
+
 /// The proxy's port; closed when dropped.
 pub(crate) struct RemoteProxy {
     address: SocketAddr,
@@ -48,10 +62,13 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     is_closing: AtomicBool,
+    /// Held queries whose connection is still there.
+    open_queries: AtomicUsize,
 }
 
 struct State {
     harm: Harm,
+    queries: Queries,
     requests: Vec<String>,
     /// Line and headers of each.
     heads: Vec<(String, String)>,
@@ -65,11 +82,13 @@ impl RemoteProxy {
             upstream,
             state: Mutex::new(State {
                 harm: Harm::None,
+                queries: Queries::HandedOn,
                 requests: Vec::new(),
                 heads: Vec::new(),
             }),
             changed: Condvar::new(),
             is_closing: AtomicBool::new(false),
+            open_queries: AtomicUsize::new(0),
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
@@ -93,6 +112,15 @@ impl RemoteProxy {
     pub(crate) fn set(&self, harm: Harm) {
         self.shared.state.lock().unwrap().harm = harm;
         self.shared.changed.notify_all();
+    }
+
+    pub(crate) fn set_queries(&self, queries: Queries) {
+        self.shared.state.lock().unwrap().queries = queries;
+    }
+
+    /// Held queries that nobody has given up yet.
+    pub(crate) fn open_queries(&self) -> usize {
+        self.shared.open_queries.load(Ordering::SeqCst)
     }
 
     /// Lets held answers go.
@@ -147,6 +175,14 @@ impl Shared {
             state.requests.push(shown);
             state.heads.push((line.clone(), headers.clone()));
         }
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
+        if matches!(path, "/api/v1/query" | "/api/v1/query_range") {
+            let queries = self.state.lock().unwrap().queries.clone();
+            if queries != Queries::HandedOn {
+                return self.answer_query(client, queries);
+            }
+        }
         let (status, mut head, answer) = ask(self.upstream, &line, &headers, &body)?;
         let is_read = line.contains("/api/v1/read");
         let harm = if is_read { self.harm() } else { Harm::None };
@@ -163,6 +199,28 @@ impl Shared {
              Connection: close\r\n\r\n"
         )?;
         self.answer(client, harm, answer)
+    }
+
+    fn answer_query(&self, mut client: TcpStream, queries: Queries) -> io::Result<()> {
+        let (status, body, missing) = match queries {
+            Queries::HandedOn => return Ok(()),
+            Queries::Answered(status, body) => (status, body, 0),
+            Queries::CutAfter(body) => (200, body, 1),
+            Queries::Held => {
+                self.open_queries.fetch_add(1, Ordering::SeqCst);
+                // Until the client goes away, in whichever way.
+                let mut nothing = [0; 1];
+                drop(client.read(&mut nothing));
+                self.open_queries.fetch_sub(1, Ordering::SeqCst);
+                return Ok(());
+            }
+        };
+        write!(
+            client,
+            "HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len() + missing
+        )
     }
 
     /// The harm to do now, once nothing holds answers any more.

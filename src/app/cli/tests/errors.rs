@@ -189,6 +189,7 @@ const WRONG_VALUES: &[(&str, &str)] = &[
     ("--query.replica-label=replica", "it needs --query.enable"),
     ("--query.partial-response", "it needs --query.enable"),
     ("--query.timeout=0s", "must be more than 0"),
+    ("--query.default-step=0s", "must be more than 0"),
     ("--query.max-concurrent=0", "must be from 1 to 1000, got 0"),
     (
         "--log.level=x",

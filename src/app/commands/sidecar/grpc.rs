@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::api::{GrpcDependencies, GrpcServices, THANOS_METHODS};
+use crate::api::{GrpcDependencies, GrpcServices, QUERY_METHODS, THANOS_METHODS};
 use crate::app::Environment;
 use crate::app::cli::{GrpcArgs, SidecarArgs, StoreArgs};
 use crate::lifecycle::{Drain, Probe};
-use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, RequestLog};
+use crate::net::grpc::{GrpcMetrics, GrpcServer, GrpcServerConfig, Method, RequestLog};
 use crate::net::{ServerTls, TlsServer};
 use crate::prometheus::{Client, PeerState, PeerWatch};
+use crate::query::Engine;
 use crate::store::{self, BlockMetrics, BlockSet, Gate, RequestLimits, Store};
 use crate::trace::Tracer;
 
@@ -22,7 +23,7 @@ pub(super) struct GrpcPart {
     address: String,
     config: GrpcServerConfig,
     metrics: GrpcMetrics,
-    services: GrpcServices,
+    dependencies: GrpcDependencies,
     blocks: Option<BlockSet>,
     series_calls: Gate,
     list_calls: Gate,
@@ -31,7 +32,7 @@ pub(super) struct GrpcPart {
 }
 
 impl GrpcPart {
-    /// Reads the TLS files and puts the services together.
+    /// Reads the TLS files and puts together what the services need.
     ///
     /// # Errors
     /// Where TLS can't be set up as the flags want it.
@@ -73,20 +74,27 @@ impl GrpcPart {
                 request_log: RequestLog::Off,
                 tracer: None,
             },
-            metrics: GrpcMetrics::register(registry, THANOS_METHODS),
-            services: GrpcServices::new(GrpcDependencies {
+            metrics: GrpcMetrics::register(registry, &methods(sidecar.query.enable)),
+            dependencies: GrpcDependencies {
                 probe: probe.clone(),
                 peer: peer.clone(),
                 client,
                 status_timeout: sidecar.prometheus.get_config_timeout.to_std_or_zero(),
                 store,
-            }),
+                query: None,
+            },
             blocks,
             series_calls,
             list_calls,
             state: peer.state.clone(),
             grace: grace_period.to_std_or_zero(),
         })
+    }
+
+    /// The same, answering queries where `--query.enable` made an engine.
+    pub(super) fn with_query(mut self, engine: Option<Engine>) -> Self {
+        self.dependencies.query = engine;
+        self
     }
 
     /// The same, telling of calls in the log.
@@ -143,11 +151,16 @@ impl GrpcPart {
             component = "grpc", address = %server.local_addr(), tls = has_tls,
             "listening for serving gRPC"
         );
-        server
-            .serve(Arc::new(self.services), drain, self.grace)
-            .await;
+        let services = Arc::new(GrpcServices::new(self.dependencies));
+        server.serve(services, drain, self.grace).await;
         Ok(())
     }
+}
+
+/// The methods whose metrics are there from the start.
+fn methods(has_query: bool) -> Vec<Method> {
+    let query = if has_query { QUERY_METHODS } else { &[] };
+    [THANOS_METHODS, query].concat()
 }
 
 fn store_config(args: &StoreArgs) -> store::Config {

@@ -9,7 +9,13 @@ use super::*;
 use crate::net::http::{Reply, ScriptedServer, response};
 use crate::prometheus::{Config, HttpClientConfig, PeerErrorClass};
 
-const MATRIX: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a\"]},{"},"values":[[1435781430.781,"1"],[1435781445.781,"+Inf"]]},{"metric":{},"values":[[1,"2"]],"histograms":[[2,{"count":"1","sum":"0"}]]}],"stats":{"samples":{"totalQueryableSamples":2}}},"warnings":["w"],"infos":["i"]}"#;
+const MATRIX: &str = concat!(
+    r#"{"status":"success","data":{"resultType":"matrix","result":["#,
+    r#"{"metric":{"__name__":"up","job":"a\"]},{"},"#,
+    r#""values":[[1435781430.781,"1"],[1435781445.781,"+Inf"]]},"#,
+    r#"{"metric":{},"values":[[1,"2"]],"histograms":[[2,{"count":"1","sum":"0"}]]}],"#,
+    r#""stats":{"samples":{"totalQueryableSamples":2}}},"warnings":["w"],"infos":["i"]}"#,
+);
 
 fn client(url: &str) -> Client {
     Client::new(Config {
@@ -141,7 +147,8 @@ fn scalars_and_strings_come_as_a_whole() {
 
 #[test]
 fn keys_stand_in_any_order_but_the_type_before_the_result() {
-    let body = " {\"infos\":[\"i\"] ,\n\"data\" : {\"stats\":{\"a\":[1]},\"more\":[{\"result\":[]}],\
+    let body = " {\"infos\":[\"i\"] ,\n\"data\" : {\"stats\":{\"a\":[1]},\
+                \"more\":[{\"result\":[]}],\
                 \"resultType\":\"vector\",\"result\":[ { \"value\" : [1, \"2\"] , \"metric\" : \
                 {\"b\":\"1\",\"a\":\"\\u00e4\"} } ,{\"value\":[1,\"3\"],\"metric\":{},\
                 \"histogram\":[4,{}]}, {\"m\\u0065tric\":{},\"value\":[1,\"5\"]}] , \"x\":null},\
@@ -234,9 +241,8 @@ fn an_element_has_a_limit() {
         let start = r#"{"metric":{},"values":[[1,""#;
         let end = r#""]]}"#;
         let value = "1".repeat(bytes - start.len() - end.len());
-        format!(
-            r#"{{"status":"success","data":{{"resultType":"matrix","result":[{start}{value}{end}]}}}}"#
-        )
+        let element = format!("{start}{value}{end}");
+        format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{element}]}}}}"#)
     };
     assert_eq!(
         read(&body(QUERY_ELEMENT_BYTES_MAX)).unwrap().elements.len(),
@@ -290,7 +296,10 @@ async fn refusals_are_passed_on_and_other_failures_have_a_status() {
     let error = opened(&server).await.unwrap_err();
     assert_eq!(error.class(), PeerErrorClass::Invalid);
     // An error that shows only at the end.
-    let late = r#"{"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"2"]}]},"status":"error","errorType":"timeout","error":"late"}"#;
+    let late = concat!(
+        r#"{"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"2"]}]},"#,
+        r#""status":"error","errorType":"timeout","error":"late"}"#,
+    );
     let server = answering("200 OK", late).await;
     let mut stream = opened(&server).await.unwrap();
     let mut labels = LabelsText::default();
@@ -492,7 +501,10 @@ fn seeds() -> [(&'static str, &'static str); 5] {
         ("cut", &MATRIX[..MATRIX.len() - 40]),
         (
             "vector",
-            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"b"},"value":[1.5,"2"]},{"value":[1,"NaN"],"metric":{}}]}}"#,
+            concat!(
+                r#"{"status":"success","data":{"resultType":"vector","result":["#,
+                r#"{"metric":{"a":"b"},"value":[1.5,"2"]},{"value":[1,"NaN"],"metric":{}}]}}"#,
+            ),
         ),
         (
             "string",
