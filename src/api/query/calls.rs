@@ -201,7 +201,7 @@ impl QueryApi {
             .await?;
         match unread {
             // Prometheus takes what can't be rewritten here.
-            Some(why) => Err(ApiError::unsupported(&format!("expression: {why}"))),
+            Some(why) => Err(ApiError::unsupported(format!("expression: {why}"))),
             None => self.labelled(path, held, &QUERY_EXEMPLARS, external).await,
         }
     }
